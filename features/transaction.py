@@ -1,0 +1,245 @@
+"""What enters the stream: transactions and labels, validated, with exact amounts and instants.
+
+Amounts become integer minor units and instants become microseconds since 1970-01-01 UTC, so that everything computed
+from them is exact. A record that cannot be used raises ``InvalidRecord`` with one of the codes in ``ERROR_CODES``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Final, NoReturn
+
+import msgspec
+
+from features.errors import InvalidRecord
+
+MAX_ID_LENGTH: Final = 64
+MAX_TEXT_LENGTH: Final = 256
+MAX_AMOUNT: Final = 10_000_000_000  # major units, either sign (refunds are negative)
+MICROSECOND: Final = timedelta(microseconds=1)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+ERROR_CODES: Final = {
+    "empty_value": "the message has no value",
+    "not_utf8": "the bytes are not UTF-8",
+    "not_json": "the text is not JSON",
+    "not_an_object": "the JSON is not an object",
+    "missing_field": "a required field is absent",
+    "wrong_type": "a field has a type that the contract does not allow",
+    "empty_id": "an id is the empty string",
+    "id_too_long": f"an id has more than {MAX_ID_LENGTH} characters",
+    "text_too_long": f"a text field has more than {MAX_TEXT_LENGTH} characters",
+    "amount_not_finite": "the amount is NaN or infinite",
+    "amount_out_of_range": f"the amount is beyond {MAX_AMOUNT:,} major units",
+    "timestamp_invalid": "a timestamp is not RFC 3339",
+    "timestamp_without_offset": "a timestamp does not say its offset from UTC",
+    "timestamp_before_1970": "a timestamp lies before 1970-01-01",
+    "timestamp_in_future": "a timestamp lies in the future by more than the tolerance",
+    "too_late": "the event is older than the allowed lateness, so its windows would have holes",
+}
+
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Id = str | int
+
+
+class Transaction(msgspec.Struct, frozen=True, gc=False):
+    """One payment. ``amount`` in minor units, ``timestamp`` in microseconds since 1970-01-01 UTC."""
+
+    transaction_id: str
+    account_id: str
+    merchant_id: str
+    amount: int
+    timestamp: int
+    transaction_type: str | None = None
+    location: str | None = None
+    device_id: str | None = None
+
+
+class Label(msgspec.Struct, frozen=True, gc=False):
+    """What became known of a transaction. ``timestamp`` is the transaction's; both instants as in ``Transaction``."""
+
+    transaction_id: str
+    account_id: str
+    merchant_id: str
+    timestamp: int
+    is_fraud: bool
+    labelled_at: int
+
+
+class _TransactionMessage(msgspec.Struct, gc=False):
+    transaction_id: _Id
+    account_id: _Id
+    merchant_id: _Id
+    amount: float
+    timestamp: _Instant
+    transaction_type: str | None = None
+    location: str | None = None
+    device_id: str | None = None
+
+
+class _LabelMessage(msgspec.Struct, gc=False):
+    transaction_id: _Id
+    account_id: _Id
+    merchant_id: _Id
+    timestamp: _Instant
+    is_fraud: bool
+    labelled_at: _Instant
+
+
+_decode_transaction = msgspec.json.Decoder(_TransactionMessage).decode
+_decode_label = msgspec.json.Decoder(_LabelMessage).decode
+
+
+def parse_transaction(value: bytes | None, latest: int) -> Transaction:
+    """The transaction in a message of the ``transactions`` topic.
+
+    ``latest`` is the newest believable instant (now plus the future tolerance), in microseconds since 1970.
+    Raises ``InvalidRecord``.
+    """
+    if not value:
+        raise InvalidRecord("empty_value", "the message has no value; send one JSON object a message")
+    try:
+        message = _decode_transaction(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _explain(value, _TransactionMessage, error)
+    return Transaction(
+        _id("transaction_id", message.transaction_id),
+        _id("account_id", message.account_id),
+        _id("merchant_id", message.merchant_id),
+        minor_units(message.amount),
+        _instant("timestamp", message.timestamp, latest),
+        _text("transaction_type", message.transaction_type),
+        _text("location", message.location),
+        _text("device_id", message.device_id),
+    )
+
+
+def parse_label(value: bytes | None, latest: int) -> Label:
+    """The label in a message of the ``labels`` topic; arguments and errors as for ``parse_transaction``."""
+    if not value:
+        raise InvalidRecord("empty_value", "the message has no value; send one JSON object a message")
+    try:
+        message = _decode_label(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _explain(value, _LabelMessage, error)
+    return Label(
+        _id("transaction_id", message.transaction_id),
+        _id("account_id", message.account_id),
+        _id("merchant_id", message.merchant_id),
+        _instant("timestamp", message.timestamp, latest),
+        message.is_fraud,
+        _instant("labelled_at", message.labelled_at, latest),
+    )
+
+
+def minor_units(amount: float) -> int:
+    """An amount in major units as integer minor units: two decimals, half to even, of its shortest decimal text.
+
+    Raises ``InvalidRecord`` (``amount_not_finite``, ``amount_out_of_range``).
+    """
+    if not -MAX_AMOUNT <= amount <= MAX_AMOUNT:
+        if math.isfinite(amount):
+            raise InvalidRecord(
+                "amount_out_of_range", f"amount is {amount}; send major units between -{MAX_AMOUNT} and {MAX_AMOUNT}"
+            )
+        raise InvalidRecord("amount_not_finite", f"amount is {amount}; send a finite number of major units")
+    scaled = amount * 100.0
+    nearest = round(scaled)
+    # The product is off by less than 2e-4 in this range, so only near a tie can rounding it differ from the decimal.
+    if abs(scaled - nearest) < 0.499:
+        return nearest
+    return int((Decimal(repr(amount)) * 100).to_integral_value(ROUND_HALF_EVEN))
+
+
+def microseconds(instant: datetime) -> int:
+    """An aware instant as microseconds since 1970-01-01 UTC."""
+    return (instant - EPOCH) // MICROSECOND
+
+
+def rfc3339(timestamp: int) -> str:
+    """Microseconds since 1970-01-01 UTC as RFC 3339 text in UTC; the fraction only where there is one."""
+    return (EPOCH + timestamp * MICROSECOND).replace(tzinfo=None).isoformat() + "Z"
+
+
+def _id(field: str, value: _Id) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if 0 < len(text) <= MAX_ID_LENGTH:
+        return text
+    if not text:
+        raise InvalidRecord("empty_id", f"{field} is empty; send 1 to {MAX_ID_LENGTH} characters")
+    raise InvalidRecord(
+        "id_too_long", f"{field} has {len(text)} characters ({text[:20]}...); send at most {MAX_ID_LENGTH}"
+    )
+
+
+def _text(field: str, value: str | None) -> str | None:
+    if value is None or len(value) <= MAX_TEXT_LENGTH:
+        return value
+    raise InvalidRecord(
+        "text_too_long", f"{field} has {len(value)} characters ({value[:20]}...); send at most {MAX_TEXT_LENGTH}"
+    )
+
+
+def _instant(field: str, value: datetime, latest: int) -> int:
+    timestamp = microseconds(value)
+    if 0 <= timestamp <= latest:
+        return timestamp
+    if timestamp < 0:
+        raise InvalidRecord("timestamp_before_1970", f"{field} is {value.isoformat()}; send an instant since 1970")
+    raise InvalidRecord(
+        "timestamp_in_future",
+        f"{field} is {value.isoformat()}, later than {rfc3339(latest)}; check the producer's clock, or raise "
+        "VIGIE_FUTURE_TOLERANCE",
+    )
+
+
+def _explain(value: bytes, message: type[msgspec.Struct], error: Exception) -> NoReturn:
+    """Finds out, slowly, why a value did not decode, and raises the ``InvalidRecord`` that says so."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError as bad:
+        raise InvalidRecord("not_utf8", f"byte {bad.start} is 0x{value[bad.start]:02x}; send UTF-8") from error
+    try:
+        # Unlike the fast decoder, this one reads NaN, Infinity and 1e999, which then get a code of their own.
+        record = json.loads(text)
+    except (ValueError, RecursionError) as bad:
+        raise InvalidRecord("not_json", f"{bad} in {text[:60]!r}; send one JSON object") from error
+    if not isinstance(record, dict):
+        raise InvalidRecord("not_an_object", f"the JSON is {text[:60]!r}; send one JSON object") from error
+    for field in msgspec.structs.fields(message):
+        if field.required and field.name not in record:
+            raise InvalidRecord("missing_field", f"{field.name} is missing; add it to the object") from error
+    for field in msgspec.structs.fields(message):
+        if field.name in record:
+            _explain_field(field.name, field.type, record[field.name], error)
+    raise InvalidRecord("not_json", f"{error} in {text[:60]!r}; send strict JSON") from error
+
+
+def _explain_field(name: str, expected: object, value: object, error: Exception) -> None:
+    shown = f"{name} is {json.dumps(value)[:60]}"
+    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            minor_units(float(value))
+        except OverflowError:
+            raise InvalidRecord("amount_out_of_range", f"{shown}; send at most {MAX_AMOUNT} major units") from error
+    elif expected is _Instant and isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            parsed = None
+        if parsed is not None and parsed.tzinfo is None:
+            remedy = "add the offset from UTC, such as Z or +02:00"
+            raise InvalidRecord("timestamp_without_offset", f"{shown}; {remedy}") from error
+        try:
+            msgspec.convert(value, _Instant)
+        except msgspec.ValidationError:
+            remedy = "send RFC 3339, such as 2018-04-01T00:00:31Z"
+            raise InvalidRecord("timestamp_invalid", f"{shown}; {remedy}") from error
+    else:
+        try:
+            msgspec.convert(value, expected)
+        except msgspec.ValidationError as bad:
+            raise InvalidRecord("wrong_type", f"{shown}: {bad}; send the type that the contract names") from error
