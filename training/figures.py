@@ -10,11 +10,24 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 
 MINOR_UNITS: Final = 100  # in one major unit
+
+# What plotly.js is told wherever a figure is shown. By default it has a button that sends the figure's data to plotly's
+# own cloud; a bank's figures stay where they are.
+CONFIG: Final = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "responsive": True,
+    "modeBarButtonsToRemove": ["lasso2d", "select2d"],
+}
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -23,6 +36,7 @@ PURPLE: Final = "#CC79A7"
 ORANGE: Final = "#E69F00"
 SKY: Final = "#56B4E9"
 GREY: Final = "#8A9099"
+TOP: Final = 12  # pixels above a figure without a legend, title or panel titles
 
 HONEST: Final = BLUE
 FRAUD: Final = VERMILION
@@ -63,6 +77,7 @@ class Note:
 
 
 Part = Chart | Table | Note
+Points = Sequence[float] | Sequence[datetime] | npt.NDArray[np.float64]
 
 
 def template(*, dark: bool) -> go.layout.Template:
@@ -73,6 +88,8 @@ def template(*, dark: bool) -> go.layout.Template:
         "linecolor": grid,
         "zeroline": False,
         "automargin": True,
+        "exponentformat": "none",
+        "separatethousands": True,
         "title": {"standoff": 10, "font": {"size": 12}},
     }
     return go.layout.Template(
@@ -83,6 +100,7 @@ def template(*, dark: bool) -> go.layout.Template:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hoverlabel": {"bgcolor": shade, "bordercolor": grid, "font": {"color": ink}, "namelength": -1},
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": ink},
             "margin": {"l": 60, "r": 20, "t": 44, "b": 50},
             "separators": ".,",
             "xaxis": axis,
@@ -103,20 +121,22 @@ def whole(value: float) -> str:
 
 
 def decimal(value: float) -> str:
-    """A score or a metric with four decimals; a dash where there is none."""
-    return "-" if math.isnan(value) else f"{value:.4f}"
+    """A metric with four decimals, or with one where it is no share; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
 
 
 def percent(share: float) -> str:
-    """A share of one with two to three figures: 0.0084 -> 0.84 %; a dash where there is none."""
+    """A share of one, with more decimals near its ends: 0.0084 -> 0.84 %, 0.62 -> 62 %; a dash where there is none."""
     if math.isnan(share):
         return "-"
     value = 100 * share
-    if value in (0, 100) or 10 <= abs(value) < 99.5:
+    if value in {0, 100} or 10 <= value < 99:
         return f"{value:.0f} %"
-    if abs(value) >= 1:
-        return f"{value:.1f} %" if abs(value) < 99.5 else f"{value:.2f} %"
-    return f"{value:.2g} %" if abs(value) >= 0.01 else f"{value:.1g} %"
+    if value >= 99:
+        return f"{math.floor(100 * value) / 100:.2f} %"  # never rounded up to a hundred that it is not
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 
 def money(minor: float) -> str:
@@ -129,19 +149,19 @@ def counted(number: float, one: str, many: str | None = None) -> str:
     return f"{whole(number)} {one if number == 1 else many or one + 's'}"
 
 
-def label(text: object) -> str:
+def spoken(name: str) -> str:
+    """The name of a candidate or a metric as words: auc_roc -> AUC ROC."""
+    return " ".join(word.upper() if word in {"auc", "roc", "k"} else word for word in name.split("_"))
+
+
+def label(text: str) -> str:
     """A name that comes from the data, so that neither a page nor a figure reads markup in it."""
-    return html.escape(str(text), quote=False)
+    return html.escape(text, quote=False)
 
 
 def color_of(position: int) -> str:
     """The colour of the n-th series."""
     return SERIES[position % len(SERIES)]
-
-
-def dash_of(position: int) -> str:
-    """The dash of the n-th series."""
-    return DASHES[position % len(DASHES)]
 
 
 def wilson(successes: float, trials: float) -> tuple[float, float]:
@@ -155,9 +175,7 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def bars_with_intervals(
-    names: Sequence[str], hits: Sequence[float], trials: Sequence[float], color: str, unit: str
-) -> go.Bar:
+def bars_with_intervals(names: Sequence[str], hits: Sequence[float], trials: Sequence[float], unit: str) -> go.Bar:
     """Horizontal bars of ``hits / trials`` in percent with their 95 % intervals; ``unit`` names what is tried."""
     shares = [h / t if t else 0.0 for h, t in zip(hits, trials, strict=True)]
     ends = [wilson(h, t) for h, t in zip(hits, trials, strict=True)]
@@ -165,7 +183,7 @@ def bars_with_intervals(
         x=[100 * s for s in shares],
         y=list(names),
         orientation="h",
-        marker_color=color,
+        marker_color=BLUE,
         error_x={
             "type": "data",
             "symmetric": False,
@@ -178,4 +196,38 @@ def bars_with_intervals(
         customdata=[f"{whole(h)} of {counted(t, unit)}" for h, t in zip(hits, trials, strict=True)],
         hovertemplate="%{y}: %{x:.1f} % (%{customdata})<extra></extra>",
         showlegend=False,
+    )
+
+
+def candidate_line(position: int, name: str, x: Points, y: Points) -> go.Scatter:
+    """The curve of the candidate at ``position``, in its colour and dash."""
+    line = {"color": SERIES[position % len(SERIES)], "dash": DASHES[position % len(DASHES)], "width": 2}
+    return go.Scatter(x=x, y=y, mode="lines", name=label(name), legendgroup=name, line=line)
+
+
+def class_shares(values: npt.NDArray[np.floating], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Percent of the values in each bin, those outside gathered in the outer bins; NaN where there are no values."""
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    return 100 * counts / values.size if values.size else np.full(counts.size, np.nan)
+
+
+def class_outlines(
+    middles: npt.NDArray[np.float64], honest: npt.NDArray[np.float64], fraud: npt.NDArray[np.float64], hover: str
+) -> list[go.Scatter]:
+    """Two histograms with common bins: the honest as an area, the frauds as a line, so that neither hides the other."""
+    area = {"line": {"color": HONEST, "shape": "hvh", "width": 1}, "fill": "tozeroy"}
+    outline = {"line": {"color": FRAUD, "shape": "hvh", "width": 2.2}}
+    looks = (("honest", honest, area), ("fraud", fraud, outline))
+    return [
+        go.Scatter(x=middles, y=y, name=name, legendgroup=name, mode="lines", hovertemplate=hover, **look)
+        for name, y, look in looks
+        if not np.isnan(y).any()
+    ]
+
+
+def threshold_marker(x: float, y: float, *, in_legend: bool) -> go.Scatter:
+    """Where the champion's threshold lies on a curve."""
+    marker = {"symbol": "circle-open", "size": 12, "color": GREY, "line": {"width": 2.5}}
+    return go.Scatter(
+        x=[x], y=[y], mode="markers", marker=marker, name="the threshold", legendgroup="threshold", showlegend=in_legend
     )

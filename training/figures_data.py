@@ -6,15 +6,17 @@ figures hold binned counts only, so that their size does not grow with the histo
 
 from __future__ import annotations
 
+import itertools
+from datetime import datetime
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
 from training.figures import (
-    BLUE,
     FRAUD,
     GREY,
     HONEST,
@@ -23,6 +25,8 @@ from training.figures import (
     Note,
     Part,
     Table,
+    class_outlines,
+    class_shares,
     color_of,
     counted,
     label,
@@ -45,7 +49,7 @@ def data_parts(history: pl.DataFrame) -> list[Part]:
 
 def facts(history: pl.DataFrame) -> Table:
     """The size of the history and how rare fraud is in it."""
-    first, last = history["timestamp"].min(), history["timestamp"].max()
+    first, last = span(history)
     frauds = history.filter(pl.col("is_fraud"))
     days = history["timestamp"].dt.date().n_unique()
     rows = [
@@ -59,8 +63,8 @@ def facts(history: pl.DataFrame) -> Table:
         ("frauds", f"{whole(frauds.height)} ({percent(frauds.height / history.height)})"),
         ("accounts with a fraud", whole(frauds["account_id"].n_unique())),
         ("merchants with a fraud", whole(frauds["merchant_id"].n_unique())),
-        ("amount of all transactions", money(history["amount"].sum())),
-        ("amount of the frauds", money(frauds["amount"].sum())),
+        ("amount of all transactions", money(int(history["amount"].sum()))),
+        ("amount of the frauds", money(int(frauds["amount"].sum()))),
     ]
     for column in ("transaction_type", "location", "device_id"):
         missing = history[column].null_count() / history.height if column in history.columns else 1.0
@@ -75,13 +79,20 @@ def facts(history: pl.DataFrame) -> Table:
     return Table("facts", "The history", reading, ("", ""), tuple(rows))
 
 
+def span(history: pl.DataFrame) -> tuple[datetime, datetime]:
+    """The first and the last instant of a history with rows."""
+    first, last = history.select(pl.col("timestamp").min(), pl.col("timestamp").max().alias("last")).row(0)
+    return first, last
+
+
 def by_day(history: pl.DataFrame) -> Chart:
     """Transactions and frauds over time, by hour, day or week as the span demands; frauds by scenario when known."""
-    days = (history["timestamp"].max() - history["timestamp"].min()).days + 1  # type: ignore[operator,union-attr]
+    first, last = span(history)
+    days = (last - first).days + 1
     every, unit = ("1h", "hour") if days <= 3 else ("1d", "day") if days <= 400 else ("1w", "week")
     start = history.select(pl.col("timestamp").dt.truncate(every).alias("start"), "is_fraud", _kind(history))
-    ends = start["start"].min(), start["start"].max()
-    grid = pl.select(start=pl.datetime_range(*ends, every, time_zone="UTC", time_unit="us"))
+    unbroken = pl.datetime_range(pl.col("start").min(), pl.col("start").max(), every)
+    grid = start.select(unbroken.alias("start"))
 
     def count(rows: pl.DataFrame) -> list[int]:
         counts = rows.group_by("start").len()
@@ -97,7 +108,7 @@ def by_day(history: pl.DataFrame) -> Chart:
         part = count(frauds.filter(pl.col("kind") == kind))
         figure.add_bar(x=at, y=part, name=label(kind), marker_color=color, row=2, col=1)
     style(figure, 440)
-    figure.update_layout(barmode="stack", bargap=0.1, hovermode="x unified")
+    figure.update_layout(barmode="stack", bargap=0.1, legend_traceorder="normal", hovermode="x unified")
     figure.update_yaxes(title_text=f"transactions a {unit}", row=1, col=1)
     figure.update_yaxes(title_text=f"frauds a {unit}", row=2, col=1)
     figure.update_xaxes(title_text=f"{unit} (UTC)", row=2, col=1)
@@ -116,22 +127,20 @@ def amounts(history: pl.DataFrame) -> Chart:
     fraud = history["is_fraud"].to_numpy()
     smallest = 1 / MINOR_UNITS
     edges = np.geomspace(smallest, max(float(amount.max()), 10 * smallest) * 1.0001, AMOUNT_BINS + 1)
-    middles = np.sqrt(edges[1:] * edges[:-1])
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.24, row_heights=[0.6, 0.4])
-    for name, rows, color in (("honest", ~fraud, HONEST), ("fraud", fraud, FRAUD)):
-        if rows.any():
-            counts, _ = np.histogram(np.clip(amount[rows], edges[0], edges[-1]), edges)
-            shares = 100 * counts / rows.sum()
-            line = {"color": color, "shape": "hvh", "width": 2, "dash": "solid" if name == "honest" else "dash"}
-            hover = "%{y:.2f} % of the class near %{x:,.2f}"
-            figure.add_scatter(x=middles, y=shares, name=name, line=line, fill="tozeroy", hovertemplate=hover)
+    shares = [class_shares(amount[rows], edges) for rows in (~fraud, fraud)]
+    hover = "%{y:.2f} % of the class near %{x:,.2f}"
+    for outline in class_outlines(np.sqrt(edges[1:] * edges[:-1]), shares[0], shares[1], hover):
+        figure.add_trace(outline, row=1, col=1)
     figure.update_xaxes(type="log", title_text="amount (major units, logarithmic)", row=1, col=1)
     figure.update_yaxes(title_text="share of the class (%)", rangemode="tozero", row=1, col=1)
-    names, counts, frauds = amount_bands(history["amount"].to_numpy(), fraud)
-    rates = [100 * f / n for f, n in zip(frauds, counts, strict=True)]
-    detail = [f"{whole(f)} of {whole(n)}" for f, n in zip(frauds, counts, strict=True)]
-    hover = "%{x}: %{y:.2f} % (%{customdata})<extra></extra>"
-    bar = go.Bar(x=names, y=rates, customdata=detail, marker_color=FRAUD, showlegend=False, hovertemplate=hover)
+    names, band = amount_bands(history["amount"].to_numpy())
+    rows_in, frauds_in = np.bincount(band, minlength=len(names)), np.bincount(band[fraud], minlength=len(names))
+    rates = 100 * frauds_in / np.maximum(rows_in, 1)
+    detail = [f"{whole(f)} of {whole(n)}" for f, n in zip(frauds_in, rows_in, strict=True)]
+    bar = go.Bar(x=names, y=rates, customdata=detail, marker_color=FRAUD, showlegend=False)
+    bar.update(hovertemplate="%{x}: %{y:.2f} % (%{customdata})<extra></extra>")
+    bar.update(text=[percent(rate / 100) for rate in rates], textposition="outside", cliponaxis=False)
     figure.add_trace(bar, row=2, col=1)
     figure.update_xaxes(title_text="amount (major units)", type="category", row=2, col=1)
     figure.update_yaxes(title_text="frauds (%)", row=2, col=1)
@@ -143,16 +152,11 @@ def amounts(history: pl.DataFrame) -> Chart:
     return Chart("amounts", "Amounts, honest and fraudulent", reading, figure)
 
 
-def amount_bands(minor: np.ndarray, fraud: np.ndarray) -> tuple[list[str], list[int], list[int]]:
-    """Bands between quantiles of the amount, narrow at the top: their names, rows and frauds. ``minor`` int64 [n]."""
+def amount_bands(minor: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Bands between quantiles of the amount, narrow at the top: their names, and the band of each row int64 [n]."""
     cuts = np.unique(np.quantile(minor, AMOUNT_QUANTILES, method="higher"))
-    band = np.searchsorted(cuts, minor, side="left")
-    names = [f"up to {_short(cuts[0])}", *(f"{_short(a)} to {_short(b)}" for a, b in zip(cuts, cuts[1:], strict=False))]
-    names.append(f"over {_short(cuts[-1])}")
-    counts = np.bincount(band, minlength=len(names))
-    frauds = np.bincount(band, weights=fraud, minlength=len(names))
-    kept = np.flatnonzero(counts)
-    return [names[i] for i in kept], [int(counts[i]) for i in kept], [int(frauds[i]) for i in kept]
+    between = [f"{_short(a)} to {_short(b)}" for a, b in itertools.pairwise(cuts)]
+    return [f"up to {_short(cuts[0])}", *between, f"over {_short(cuts[-1])}"], np.searchsorted(cuts, minor)
 
 
 def clock(history: pl.DataFrame) -> Chart:
@@ -170,8 +174,8 @@ def clock(history: pl.DataFrame) -> Chart:
         for column, ticks, position in (("hour", list(range(24)), 1), ("weekday", list(WEEKDAYS), 2)):
             shares = 100 * np.bincount(rows[column].to_numpy(), minlength=len(ticks)) / rows.height
             hover = "%{x}: %{y:.1f} % of the class"
-            bar = go.Bar(x=ticks, y=shares, name=name, marker_color=color, hovertemplate=hover, showlegend=position == 1)
-            figure.add_trace(bar.update(legendgroup=name), row=1, col=position)
+            bar = go.Bar(x=ticks, y=shares, name=name, legendgroup=name, marker_color=color, hovertemplate=hover)
+            figure.add_trace(bar.update(showlegend=position == 1), row=1, col=position)
     style(figure, 340)
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_xaxes(title_text="hour of the day (UTC)", dtick=3, row=1, col=1)
@@ -179,7 +183,7 @@ def clock(history: pl.DataFrame) -> Chart:
     figure.update_yaxes(title_text="share of the class (%)", row=1, col=1)
 
     def nightly(rows: pl.DataFrame) -> str:
-        return percent(float((rows["hour"] <= NIGHT_ENDS).mean() or 0)) if rows.height else "none"  # type: ignore[arg-type]
+        return percent(rows.filter(pl.col("hour") <= NIGHT_ENDS).height / rows.height) if rows.height else "none"
 
     honest, fraud = when.filter(~pl.col("is_fraud")), when.filter(pl.col("is_fraud"))
     reading = (
@@ -226,13 +230,14 @@ def _short(minor: float) -> str:
     return whole(minor / MINOR_UNITS) if minor >= 100 * MINOR_UNITS else money(minor)
 
 
-def _amounts_reading(history: pl.DataFrame, bands: list[str], rates: list[float]) -> str:
-    median = {flag: history.filter(pl.col("is_fraud") == flag)["amount"].median() for flag in (False, True)}
-    if median[False] is None or median[True] is None:
-        only = "fraudulent" if median[False] is None else "honest"
-        return f"All transactions are {only}; their median amount is {money(history['amount'].median())}."
+def _amounts_reading(history: pl.DataFrame, bands: list[str], rates: npt.NDArray[np.float64]) -> str:
+    amount, fraud = history["amount"].to_numpy(), history["is_fraud"].to_numpy()
+    if fraud.all() or not fraud.any():
+        only = "fraudulent" if fraud.all() else "honest"
+        return f"All transactions are {only}; their median amount is {money(np.median(amount))}."
     top = int(np.argmax(rates))
     return (
-        f"The median amount is {money(median[False])} for honest and {money(median[True])} for fraudulent transactions. "
-        f"Frauds are densest in the band {bands[top]}, with {percent(rates[top] / 100)} of its transactions (lower panel)."
+        f"The median amount is {money(np.median(amount[~fraud]))} for honest and {money(np.median(amount[fraud]))} for "
+        f"fraudulent transactions. Frauds are densest in the band {bands[top]}, with {percent(rates[top] / 100)} of "
+        "its transactions (lower panel)."
     )

@@ -1,9 +1,33 @@
-"""Which days of a history train, validate and test a model, with the label delay respected."""
+"""Which days of a history train, validate and test a model, with the label delay respected.
+
+Everything hangs on one instant, ``as_of``: the model is made of what was known then, and tested on the days after it.
+
+    warm-up | rehearsal | label delay | validation | label delay | as_of | test
+            |---------------- training ------------|
+
+The published model learns from ``train``: the days before ``as_of`` whose labels are at least the label delay old. The
+rehearsal is the same training one step earlier, so that calibration, threshold and champion are chosen on
+``validation`` days that its models have not seen, and that lie as far from their training as live days will lie from
+the published model's. The warm-up is as long as the windows reach back (at most a third of the days before the
+validation): until then they are not full.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from features.errors import InvalidHistory, InvalidSetting
+
+DAY: Final = timedelta(days=1)
+LONGEST_TRAINING: Final = 90 * DAY  # older days taught the models nothing more, and patterns of fraud age
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -13,20 +37,110 @@ class Period:
     start: datetime
     end: datetime
 
+    def rows(self, history: pl.DataFrame) -> Mask:
+        """Which rows of the canonical frame lie in it, bool [rows]."""
+        inside = pl.col("timestamp").is_between(self.start, self.end, closed="left")
+        return history.select(inside).to_series().to_numpy(writable=True)
+
+    def __str__(self) -> str:
+        if self.start.time() == self.end.time() == datetime.min.time():
+            last = self.end - DAY
+            days = round((self.end - self.start) / DAY)
+            return f"{self.start:%Y-%m-%d} to {last:%Y-%m-%d} ({days} day{'s' * (days != 1)})"
+        return f"{self.start:%Y-%m-%d %H:%M:%S} to {self.end:%Y-%m-%d %H:%M:%S}"
+
 
 @dataclass(frozen=True)
 class Split:
-    """The days of one training; ``describe`` says them in words."""
+    """The days of one training; ``test`` is None where the history ends at ``as_of``."""
 
-    train: Period
+    first: datetime
+    rehearsal: Period
     validation: Period
-    test: Period
+    train: Period
+    as_of: datetime
+    test: Period | None
     label_delay: timedelta
 
+    @property
+    def held_out(self) -> Period:
+        """The days that the figures are of: the test days, or the validation days where there are none."""
+        return self.test or self.validation
+
     def describe(self) -> list[tuple[str, str]]:
-        """Rows of (label, dates), in the order of time."""
+        """Rows of (what, dates) in the order of time; all dates are UTC, the last day of a period included."""
+        start = min(self.rehearsal.start, self.train.start)
+        early = (
+            [("Before training: only fills the windows", str(Period(self.first, start)))] if start > self.first else []
+        )
+        test = (
+            str(self.test) if self.test else "none: no transactions from then on, so figures are of the validation days"
+        )
         return [
-            ("training", f"{self.train.start:%Y-%m-%d} to {self.train.end:%Y-%m-%d}"),
-            ("validation", f"{self.validation.start:%Y-%m-%d} to {self.validation.end:%Y-%m-%d}"),
-            ("test", f"{self.test.start:%Y-%m-%d} to {self.test.end:%Y-%m-%d}"),
+            *early,
+            ("Rehearsal: the same training, one step earlier", str(self.rehearsal)),
+            ("Validation: calibration, threshold and champion", str(self.validation)),
+            ("Training of the published model", str(self.train)),
+            ("Label delay: labels not known yet, not used", str(Period(self.train.end, self.as_of))),
+            ("Model made of what was known at", f"{self.as_of:%Y-%m-%d %H:%M:%S}"),
+            ("Test", test),
         ]
+
+
+def plan(
+    history: pl.DataFrame,
+    *,
+    label_delay: timedelta,
+    reach: timedelta,
+    as_of: datetime | None = None,
+    train_start: datetime | None = None,
+    train_days: int | None = None,
+    test_days: int = 7,
+    validation_days: int = 7,
+) -> Split:
+    """The split of a history (canonical frame).
+
+    ``reach`` is how far back the windows look. Without ``as_of`` the last ``test_days`` calendar days are the test;
+    ``train_start`` and ``train_days`` together set it too. Raises ``InvalidSetting`` where the options contradict each
+    other, ``InvalidHistory`` where the history is too short.
+    """
+    if min(test_days, validation_days, 1 if train_days is None else train_days) < 1:
+        raise InvalidSetting("--train-days, --validation-days and --test-days must be at least 1")
+    first, last = _midnight(history["timestamp"][0]), _midnight(history["timestamp"][-1]) + DAY
+    if train_start and train_days:
+        implied = train_start + train_days * DAY + label_delay
+        if as_of and as_of != implied:
+            raise InvalidSetting(
+                f"--train-start, --train-days and --label-delay lead to {implied:%Y-%m-%d %H:%M}, "
+                f"--as-of says {as_of:%Y-%m-%d %H:%M}; leave one of them out"
+            )
+        as_of = implied
+    as_of = as_of or last - test_days * DAY
+    train_end = as_of - label_delay
+    validation = Period(train_end - validation_days * DAY, train_end)
+    rehearsal_end = validation.start - label_delay
+    warm = first + min(reach, (rehearsal_end - first) / 3)
+    if train_start is None:
+        train_start = train_end - train_days * DAY if train_days else max(train_end - LONGEST_TRAINING, warm)
+    train = Period(max(train_start, first), train_end)
+    rehearsal = Period(max(rehearsal_end - (train.end - train.start), min(warm, train.start)), rehearsal_end)
+    if train.end - train.start < DAY or rehearsal.end - rehearsal.start < DAY:
+        raise InvalidHistory(
+            f"the history goes from {first:%Y-%m-%d} to {last - DAY:%Y-%m-%d}, too short to train as of "
+            f"{as_of:%Y-%m-%d}: before that day lie two label delays of {label_delay / DAY:g} days and "
+            f"{validation_days} validation days, and training needs at least 2 days before those; bring a longer "
+            "history, or lower --test-days, --validation-days or --label-delay"
+        )
+    test = Period(as_of, min(as_of + test_days * DAY, last)) if as_of < last else None
+    return Split(first, rehearsal, validation, train, as_of, test, label_delay)
+
+
+def known_frauds(history: pl.DataFrame, at: datetime, label_delay: timedelta) -> Mask:
+    """Which rows were known to be frauds at an instant, bool [rows]; a label without a date takes the label delay."""
+    known = pl.col("labelled_at").fill_null(pl.col("timestamp") + label_delay) <= at
+    return history.select(pl.col("is_fraud") & known).to_series().to_numpy()
+
+
+def _midnight(instant: object) -> datetime:
+    assert isinstance(instant, datetime)
+    return instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,174 @@
+"""Do the stream and the batch compute the same features? Every row, every feature, every bit.
+
+    python -m bench.parity DATA
+
+The history runs through the real dataflow, labels at the moment they became known, and through ``features.batch``; the
+float32 values are compared as bits, with NaN equal to NaN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import bytewax.operators as op
+import numpy as np
+import polars as pl
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.testing import run_main
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from features import batch
+from features.definitions import FEATURES, LABEL_DELAY
+from features.errors import VigieError
+from features.transaction import MICROSECOND, Label, Transaction
+from flows import stop
+from flows.records import Arrival, Candidate, Rejection
+from flows.score import with_features
+from flows.settings import Settings
+from training.history import column_map, load
+
+BATCH: Final = 1000
+
+
+class HistorySource(FixedPartitionedSource[Arrival | Rejection, None]):
+    """A history's transactions and labels, in the order in which they became known."""
+
+    def __init__(self, events: Iterator[Transaction | Label]) -> None:
+        self.events = events
+
+    def list_parts(self) -> list[str]:
+        """One."""
+        return ["history"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> HistoryPartition:  # noqa: ARG002
+        """From the beginning."""
+        return HistoryPartition(self.events)
+
+
+class HistoryPartition(StatefulSourcePartition[Arrival | Rejection, None]):
+    """Numbers the events as the Kafka source does."""
+
+    def __init__(self, events: Iterator[Transaction | Label]) -> None:
+        self._arrivals = (Arrival(i, event, None) for i, event in enumerate(events))
+
+    def next_batch(self) -> Iterable[Arrival]:
+        """A thousand at a time."""
+        arrivals = list(islice(self._arrivals, BATCH))
+        if not arrivals:
+            stop.requested.set()
+            raise StopIteration
+        return arrivals
+
+    def snapshot(self) -> None:
+        """Nothing: this source runs once."""
+
+
+class Collect(DynamicSink[Candidate], StatelessSinkPartition[Candidate]):
+    """Puts each candidate's features into the row of its transaction."""
+
+    def __init__(self, rows: dict[str, int], values: NDArray[np.float32], progress: Progress) -> None:
+        self._rows = rows
+        self._values = values
+        self._progress = progress
+        self._task = progress.add_task("stream", total=len(rows))
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> Collect:  # noqa: ARG002
+        """Itself: there is one worker."""
+        return self
+
+    def write_batch(self, items: list[Candidate]) -> None:
+        """float64 to float32, as the scorer does it."""
+        for transaction, features in items:
+            self._values[self._rows[transaction.transaction_id]] = features
+        self._progress.advance(self._task, len(items))
+
+
+def events_of(history: pl.DataFrame) -> Iterator[Transaction | Label]:
+    """The history's transactions, and the labels of its frauds when they became known: before what happens then."""
+    instant = pl.col("timestamp").dt.epoch("us")
+    columns = (
+        *("transaction_id", "account_id", "merchant_id", "amount"),
+        instant,
+        *("transaction_type", "location", "device_id"),
+    )
+    known = pl.coalesce(pl.col("labelled_at").dt.epoch("us"), instant + LABEL_DELAY // MICROSECOND)
+    labels = (
+        history.filter("is_fraud")
+        .select("transaction_id", "account_id", "merchant_id", instant, "is_fraud", known.alias("known"))
+        .sort("known", maintain_order=True)
+    )
+    pending = (Label(*row) for row in labels.iter_rows())
+    label = next(pending, None)
+    for row in history.select(columns).iter_rows():
+        transaction = Transaction(*row)
+        while label is not None and label.labelled_at <= transaction.timestamp:
+            yield label
+            label = next(pending, None)
+        yield transaction
+
+
+def stream(history: pl.DataFrame, progress: Progress) -> NDArray[np.float32]:
+    """Float32 [rows, features] of the dataflow; rows that it did not give stay NaN, so they differ somewhere."""
+    values = np.full((len(history), len(FEATURES)), np.nan, np.float32)
+    rows = {transaction_id: i for i, transaction_id in enumerate(history["transaction_id"])}
+    stop.requested.clear()
+    flow = Dataflow("parity")
+    read = op.input("history", flow, HistorySource(events_of(history)))
+    candidates, rejected = with_features(flow, read, FEATURES, Settings.from_environment(os.environ))
+    op.output("collect", candidates, Collect(rows, values, progress))
+    op.inspect("show_rejected", rejected)  # a history has none; should one appear, it is seen
+    run_main(flow)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+    return values
+
+
+def main() -> int:
+    """Prints how many values differ, and where; exit status 1 where any does."""
+    parser = argparse.ArgumentParser(prog="parity", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path, help="a history, .parquet or .csv")
+    parser.add_argument("--columns", type=Path, help="a column map, such as training/columns/handbook.toml")
+    parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN", help="one column of the map")
+    arguments = parser.parse_args()
+    try:
+        history = load(arguments.data, column_map(arguments.columns, arguments.column))
+    except VigieError as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 2
+
+    with Progress(console=Console(stderr=True)) as progress:
+        began = time.perf_counter()
+        streamed = stream(history, progress)
+        took = time.perf_counter() - began
+    began = time.perf_counter()
+    batched = batch.compute(history).to_numpy()
+    batch_took = time.perf_counter() - began
+
+    differ = (streamed.view(np.uint32) != batched.view(np.uint32)) & ~(np.isnan(streamed) & np.isnan(batched))
+    for column, feature in enumerate(FEATURES):
+        if differ[:, column].any():
+            row = int(differ[:, column].argmax())
+            print(
+                f"{feature.name}: {differ[:, column].sum()} differ, first in row {row} (transaction "
+                f"{history['transaction_id'][row]}): stream {streamed[row, column]}, batch {batched[row, column]}"
+            )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{differ.sum():,} of {differ.size:,} values differ ({len(history):,} rows x {len(FEATURES)} features); "
+        f"stream {len(history) / took:,.0f} rows/s, batch {len(history) / batch_took:,.0f} rows/s, peak {peak:,.0f} MiB"
+    )
+    return int(differ.any())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

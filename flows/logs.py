@@ -1,0 +1,66 @@
+"""Logs: one line of JSON an event in a rotating file, the same in words on the console."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+ROTATE_AT: Final = 10 * 1024 * 1024
+KEPT: Final = 5
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; what was given as ``extra`` becomes fields of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Words(logging.Formatter):
+    """A record for people: time, level, message, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end; an exception follows on lines of its own."""
+        fields = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        text = f"{datetime.fromtimestamp(record.created):%H:%M:%S} {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def set_up(level: str, directory: Path, process: str = "0") -> None:
+    """Sends all logs to the console and to ``directory/vigie-<process>.log``: 10 MB a file, five old ones kept.
+
+    Every process of a cluster needs a file of its own, since two that rotate one file lose lines.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    console = logging.StreamHandler()
+    console.setFormatter(Words())
+    file = logging.handlers.RotatingFileHandler(
+        directory / f"vigie-{process}.log", maxBytes=ROTATE_AT, backupCount=KEPT, encoding="utf-8"
+    )
+    file.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[console, file], force=True)
+
+
+def process_name() -> str:
+    """What tells this process from its peers: the pod's name, or Bytewax's process id, or 0."""
+    return os.environ.get("BYTEWAX_POD_NAME") or os.environ.get("BYTEWAX_PROCESS_ID") or "0"
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}

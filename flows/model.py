@@ -1,0 +1,89 @@
+"""The model at work: a bundle's ONNX graph scores batches, and says why it raised an alert."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from features.bundle import Bundle
+from features.errors import InvalidBundle
+from flows.records import Candidate, Decision, Reason
+
+BATCH: Final = 1024
+REASONS: Final = 5
+_EDGE: Final = 1e-6  # scores are held this far from 0 and 1, where log odds are infinite
+
+Rows = NDArray[np.float32]
+
+
+class Model:
+    """Scores transactions with the graph of a bundle; one of these a process."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.version = bundle.manifest.version
+        self.threshold = bundle.manifest.threshold
+        self.names = bundle.manifest.features
+        self._baseline = np.array([math.nan if b is None else b for b in bundle.manifest.baseline], np.float32)
+        self._rows = np.empty((BATCH, len(self.names)), np.float32)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen types for a graph that it cannot load
+            raise InvalidBundle(
+                f"{bundle.path}: onnxruntime cannot load the model ({error}); train it again"
+            ) from error
+
+    def score(self, candidates: Sequence[Candidate]) -> list[Decision]:
+        """A decision for each candidate, in their order."""
+        decisions: list[Decision] = []
+        for start in range(0, len(candidates), BATCH):
+            batch = candidates[start : start + BATCH]
+            rows = self._rows[: len(batch)]
+            for i, (_, features) in enumerate(batch):
+                rows[i] = features
+            scores, anomalies = self._run(rows)
+            for (transaction, _), row, score, anomaly in zip(
+                batch, rows, scores.tolist(), anomalies.tolist(), strict=True
+            ):
+                decisions.append(Decision(transaction, score, anomaly, score >= self.threshold, row.tobytes()))
+        return decisions
+
+    def values(self, decision: Decision) -> dict[str, float | None]:
+        """The decision's features by name; None where missing."""
+        row = np.frombuffer(decision.row, np.float32).tolist()
+        return {name: None if math.isnan(value) else value for name, value in zip(self.names, row, strict=True)}
+
+    def reasons(self, decision: Decision) -> list[Reason]:
+        """The features that raise this score the most, strongest first.
+
+        A feature's contribution is how far the log odds of the score fall when it alone is set to its median over
+        honest training rows (occlusion: Zeiler and Fergus, 2014, with a baseline instead of grey). It is asked of the
+        very graph that scored; only what raises the score is a reason.
+        """
+        row = np.frombuffer(decision.row, np.float32)
+        occluded = np.repeat(row[None, :], len(row), axis=0)
+        np.fill_diagonal(occluded, self._baseline)
+        scores, _ = self._run(occluded)
+        contributions = _log_odds(np.float64(decision.score)) - _log_odds(scores.astype(np.float64))
+        strongest = np.argsort(-contributions, kind="stable")[:REASONS]
+        return [
+            Reason(self.names[i], None if math.isnan(row[i]) else float(row[i]), round(float(contributions[i]), 6))
+            for i in strongest
+            if contributions[i] > 0
+        ]
+
+    def _run(self, rows: Rows) -> tuple[Rows, Rows]:
+        score, anomaly_score = self._session.run(["score", "anomaly_score"], {"features": rows})
+        return score, anomaly_score
+
+
+def _log_odds(score: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    held = np.clip(score, _EDGE, 1 - _EDGE)
+    return np.asarray(np.log(held / (1 - held)))

@@ -1,0 +1,108 @@
+"""The flow: transactions and labels in; scored transactions, alerts and rejected messages out.
+
+    python -m bytewax.run flows.score
+
+The ids of the stateful steps are the names under which Bytewax keeps their state: a step whose state changes its form
+gets a new number.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow, Stream
+
+from features.bundle import load
+from features.definitions import Entity, Feature
+from features.errors import VigieError
+from features.transaction import Transaction
+from flows import logs, stop
+from flows.idle import IdleSource
+from flows.messages import Messages
+from flows.model import Model
+from flows.records import Arrival, Candidate, Rejection
+from flows.settings import Settings
+from flows.sink import KafkaSink
+from flows.source import KafkaSource
+from flows.windows import AccountLogic, EntityStep, Gather, MerchantLogic, gather_key
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_log = logging.getLogger(__name__)
+
+
+def flow() -> Dataflow:
+    """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        logs.set_up(settings.log_level, settings.log_directory, logs.process_name())
+        bundle = load(settings.model)
+        model = Model(bundle)
+        scored_sink, alerts_sink, rejected_sink = (
+            KafkaSink(settings, topic)
+            for topic in (settings.scored_topic, settings.alerts_topic, settings.rejected_topic)
+        )
+    except VigieError as error:
+        raise SystemExit(f"vigie: {error}") from error
+    stop.on_sigterm()
+    _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
+    messages = Messages(model, scored_features=settings.scored_features)
+
+    vigie = Dataflow("vigie")
+    read = op.input("read_v1", vigie, KafkaSource(settings))  # Arrival | Rejection
+    candidates, rejected = with_features(vigie, read, bundle.features, settings)
+    decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
+    scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing)
+    raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
+    alerts = op.map("alert_message", raised, messages.alert)  # (account_id, Outgoing)
+    refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
+    op.output("scored_v1", scored, scored_sink)
+    op.output("alerts_v1", alerts, alerts_sink)
+    op.output("rejected_v1", refused, rejected_sink)
+    return vigie
+
+
+def with_features(
+    vigie: Dataflow, read: Stream[Arrival | Rejection], features: Sequence[Feature], settings: Settings
+) -> tuple[Stream[Candidate], Stream[Rejection]]:
+    """Each transaction with its features, once; and what cannot be scored."""
+    accounts = EntityStep(Entity.ACCOUNT, AccountLogic, features, settings)
+    merchants = EntityStep(Entity.MERCHANT, MerchantLogic, features, settings)
+
+    arrivals, unreadable = divide("readable", read, Arrival, Rejection)
+    by_account = op.filter_map("by_account", arrivals, by_account_id)  # (account_id, Arrival)
+    by_merchant = op.map("by_merchant", arrivals, by_merchant_id)  # (merchant_id, Arrival)
+    idle_accounts = op.input("idle_accounts", vigie, IdleSource(accounts.idle))  # (account_id, None)
+    idle_merchants = op.input("idle_merchants", vigie, IdleSource(merchants.idle))  # (merchant_id, None)
+
+    account_parts = op.stateful_batch("account_windows_v1", op.merge("accounts", by_account, idle_accounts), accounts)
+    merchant_parts = op.stateful_batch(
+        "merchant_windows_v1", op.merge("merchants", by_merchant, idle_merchants), merchants
+    )
+    parts = op.map("by_gather_key", op.merge("parts", account_parts, merchant_parts), gather_key)
+    gathered = op.key_rm("gathered", op.stateful_batch("gather_v1", parts, Gather))  # Candidate | Rejection
+    candidates, too_late = divide("in_time", gathered, Candidate, Rejection)
+    return candidates, op.merge("rejected", unreadable, too_late)
+
+
+def divide(step_id: str, stream: Stream[A | B], first: type[A], second: type[B]) -> tuple[Stream[A], Stream[B]]:
+    """The stream's items of each of its two types."""
+    return (
+        op.filter_map(f"{step_id}_{first.__name__.lower()}", stream, lambda i: i if isinstance(i, first) else None),
+        op.filter_map(f"{step_id}_{second.__name__.lower()}", stream, lambda i: i if isinstance(i, second) else None),
+    )
+
+
+def by_account_id(arrival: Arrival) -> tuple[str, Arrival] | None:
+    """A transaction under its account; labels have nothing to say there."""
+    return (arrival.event.account_id, arrival) if isinstance(arrival.event, Transaction) else None
+
+
+def by_merchant_id(arrival: Arrival) -> tuple[str, Arrival]:
+    """A transaction or label under its merchant."""
+    return arrival.event.merchant_id, arrival

@@ -1,0 +1,123 @@
+"""Everything that can be set, read once from the environment into one frozen object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from features.errors import InvalidSetting
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# Kubernetes gives every pod variables about a Service named "kafka"; they are no client properties.
+_SERVICE_LINK: Final = re.compile(r"KAFKA_(SERVICE|PORT)(_|$)|KAFKA_\w*_(TCP|UDP)(_|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of the flow; the README's table says what each one means."""
+
+    kafka: Mapping[str, str]  # client properties, ``bootstrap.servers`` among them
+    transactions_topic: str
+    labels_topic: str
+    scored_topic: str
+    alerts_topic: str
+    rejected_topic: str
+    model: Path
+    allowed_lateness: timedelta
+    future_tolerance: timedelta
+    duplicate_horizon: timedelta
+    scored_features: bool
+    create_topics: bool
+    topic_partitions: int
+    start_from: Literal["earliest", "latest"]
+    kafka_timeout: timedelta
+    log_level: str
+    log_directory: Path
+
+    @property
+    def bootstrap(self) -> str:
+        """Where Kafka is."""
+        return self.kafka["bootstrap.servers"]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Reads the variables; raises ``InvalidSetting`` with the value found and the form that is accepted."""
+        get = environment.get
+        settings = cls(
+            kafka=kafka_properties(environment),
+            transactions_topic=get("VIGIE_TRANSACTIONS_TOPIC", "transactions"),
+            labels_topic=get("VIGIE_LABELS_TOPIC", "labels"),
+            scored_topic=get("VIGIE_SCORED_TOPIC", "scored"),
+            alerts_topic=get("VIGIE_ALERTS_TOPIC", "alerts"),
+            rejected_topic=get("VIGIE_REJECTED_TOPIC", "rejected"),
+            model=Path(get("VIGIE_MODEL", "artifacts/models/current")),
+            allowed_lateness=_span(environment, "VIGIE_ALLOWED_LATENESS", "1d"),
+            future_tolerance=_span(environment, "VIGIE_FUTURE_TOLERANCE", "5m"),
+            duplicate_horizon=_span(environment, "VIGIE_DUPLICATE_HORIZON", "2d"),
+            scored_features=_flag(environment, "VIGIE_SCORED_FEATURES", "false"),
+            create_topics=_flag(environment, "VIGIE_CREATE_TOPICS", "true"),
+            topic_partitions=_count(environment, "VIGIE_TOPIC_PARTITIONS", "4"),
+            start_from=cast(
+                'Literal["earliest", "latest"]',
+                _choice(environment, "VIGIE_START_FROM", "earliest", ("earliest", "latest")),
+            ),
+            kafka_timeout=_span(environment, "VIGIE_KAFKA_TIMEOUT", "30s"),
+            log_level=_choice(environment, "VIGIE_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+            log_directory=Path(get("VIGIE_LOG_DIRECTORY", "logs")),
+        )
+        topics = [getattr(settings, name) for name in cls.__slots__ if name.endswith("_topic")]
+        if len(set(topics)) < len(topics):
+            raise InvalidSetting(f"two topics have the same name among {', '.join(topics)}; give each its own")
+        if settings.duplicate_horizon < settings.allowed_lateness:
+            raise InvalidSetting(
+                f"VIGIE_DUPLICATE_HORIZON is {settings.duplicate_horizon}, less than VIGIE_ALLOWED_LATENESS "
+                f"({settings.allowed_lateness}): a late repeat would be scored again; raise it"
+            )
+        return settings
+
+
+def kafka_properties(environment: Mapping[str, str]) -> dict[str, str]:
+    """The Kafka client's properties: KAFKA_BOOTSTRAP_SERVERS, and x.y for every other KAFKA_X_Y."""
+    properties = {"bootstrap.servers": "localhost:9092"}
+    for name, value in environment.items():
+        if name.startswith("KAFKA_") and not _SERVICE_LINK.match(name):
+            properties[name.removeprefix("KAFKA_").lower().replace("_", ".")] = value
+    return properties
+
+
+def span(text: str) -> timedelta:
+    """A span such as 90s, 15m, 12h or 7d; raises ``ValueError``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is not a span such as 90s, 15m, 12h or 7d")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def _span(environment: Mapping[str, str], name: str, default: str) -> timedelta:
+    try:
+        return span(environment.get(name, default))
+    except (ValueError, OverflowError) as error:
+        raise InvalidSetting(f"{name}: {error}") from error
+
+
+def _flag(environment: Mapping[str, str], name: str, default: str) -> bool:
+    return _choice(environment, name, default, ("true", "false")) == "true"
+
+
+def _choice(environment: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(name, default)
+    for choice in allowed:
+        if value.lower() == choice.lower():
+            return choice
+    raise InvalidSetting(f"{name} is {value!r}; set one of {', '.join(allowed)}")
+
+
+def _count(environment: Mapping[str, str], name: str, default: str) -> int:
+    value = environment.get(name, default)
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise InvalidSetting(f"{name} is {value!r}; set a whole number from 1")
+    return int(value)

@@ -1,0 +1,106 @@
+"""The Kafka end where records leave: one Bytewax partition for each partition of the topic.
+
+Delivery: every record is acknowledged by all in-sync replicas before the epoch that wrote it counts as done; a record
+that Kafka does not take stops the flow. After a crash the records of the unfinished epoch are written again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from zlib import crc32
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, Message, Producer
+
+from features.errors import KafkaFailure
+from flows import topics
+from flows.records import Outgoing
+from flows.settings import Settings
+
+_log = logging.getLogger(__name__)
+_producers: dict[frozenset[tuple[str, str]], Producer] = {}
+
+
+class KafkaSink(FixedPartitionedSink[Outgoing, None]):
+    """Writes ``(key, Outgoing)`` to a topic; the key decides the partition as the Kafka client itself would."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self.settings = settings
+        self.topic = topic
+
+    def list_parts(self) -> list[str]:
+        """The topic's partitions; Bytewax sorts them as text, hence the zeros."""
+        return [f"{number:05d}" for number in range(topics.partitions(self.settings, [self.topic])[self.topic])]
+
+    def part_fn(self, item_key: str) -> int:
+        """CRC-32, the default of librdkafka's partitioner."""
+        return crc32(item_key.encode())
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> Writer:  # noqa: ARG002
+        """A writer to one partition of the topic."""
+        return Writer(producer(self.settings.kafka), self.topic, int(for_part))
+
+
+class Writer(StatefulSinkPartition[Outgoing, None]):
+    """Writes to one partition; shares the process's producer with all others."""
+
+    def __init__(self, client: Producer, topic: str, number: int) -> None:
+        self._producer = client
+        self._topic = topic
+        self._number = number
+        self._failure: KafkaError | None = None
+
+    def write_batch(self, values: list[Outgoing]) -> None:
+        """Hands the records to the producer; blocks only while its queue is full."""
+        for key, value, headers in values:
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic, value, key, self._number, self._delivered, headers=list(headers.items())
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                    self._raise_failure()
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def snapshot(self) -> None:
+        """Returns when everything written so far is acknowledged; the epoch waits for it."""
+        # Ends by itself: the client reports a record as failed after delivery.timeout.ms.
+        while self._producer.flush(1.0):
+            self._raise_failure()
+        self._raise_failure()
+
+    def close(self) -> None:
+        """As ``snapshot``, for the records after the last epoch."""
+        self.snapshot()
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise KafkaFailure(
+                f"{self._topic}[{self._number}] did not take a record: {self._failure.str()}; the flow stops so that "
+                "none is lost: it writes them again when it starts"
+            )
+
+
+def producer(properties: Mapping[str, str]) -> Producer:
+    """The process's one producer for these client properties."""
+    key = frozenset(properties.items())
+    if key not in _producers:
+        _producers[key] = Producer(
+            {
+                "linger.ms": "2",
+                "compression.type": "lz4",
+                **properties,
+                "enable.idempotence": "true",
+                "acks": "all",
+                "logger": _log,
+            }
+        )
+    return _producers[key]

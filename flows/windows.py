@@ -1,0 +1,173 @@
+"""The keyed steps: an account's windows, a merchant's windows, and the two gathered again by transaction.
+
+The account's and the merchant's step both get the arrivals straight from the source, each in the order of reading, and
+work side by side. So what they compute does not depend on how fast the other one is, nor on the number of workers.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Final, Generic, NamedTuple, TypeVar
+from zlib import crc32
+
+from bytewax.operators import StatefulBatchLogic
+
+from features.definitions import Entity, Feature
+from features.state import EntityState, Plan, own_features
+from features.transaction import MICROSECOND, Label, Transaction
+from flows import metrics
+from flows.duplicates import RecentIds
+from flows.idle import IdleKeys
+from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejection
+from flows.settings import Settings
+
+GATHER_KEYS: Final = 64
+
+Part = TypeVar("Part", bound=AccountPart | MerchantPart)
+
+
+class Saved(NamedTuple):
+    """The recovery state of one account or merchant."""
+
+    key: str
+    state: bytes
+    recent: tuple[bytes, bytes]
+
+
+class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]):
+    """The windows of one account or merchant; a value of ``None`` only asks whether they are still of use."""
+
+    def __init__(self, step: EntityStep[Part], saved: Saved | None) -> None:
+        self._step = step
+        self._key = ""
+        self._state = EntityState(step.plan)
+        self._recent = RecentIds()
+        if saved:
+            self._key = saved.key
+            self._state = EntityState.unpack(step.plan, saved.state)
+            self._recent = RecentIds(*saved.recent)
+            step.idle.touch(self._key, self._state.newest())
+
+    def on_batch(self, values: list[Arrival | None]) -> tuple[Iterable[Part], bool]:
+        """A part for every transaction, in the order of the values; drops the state when it is of no more use."""
+        parts: list[Part] = []
+        for arrival in values:
+            if arrival is None:
+                continue
+            self._key = self._step.key(arrival.event)
+            if isinstance(arrival.event, Label):
+                self._state.update_label(arrival.event)
+            else:
+                parts.append(self._part(arrival.sequence, arrival.event, arrival.too_late))
+        newest = self._state.newest()
+        if self._step.idle.is_past(newest):
+            self._step.idle.forget(self._key)
+            return parts, StatefulBatchLogic.DISCARD
+        self._step.idle.touch(self._key, newest)
+        return parts, StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> Saved:
+        """The windows and the recent ids, as bytes."""
+        return Saved(self._key, self._state.pack(), self._recent.pack())
+
+    @abstractmethod
+    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> Part: ...
+
+    def _features(self, text: str, transaction: Transaction) -> list[float]:
+        """The transaction's features; then it and its id belong to the past."""
+        values = self._state.get(transaction)
+        self._state.update(transaction)
+        self._recent.add(text, transaction.timestamp, self._step.horizon)
+        return values
+
+
+class AccountLogic(EntityLogic[AccountPart]):
+    """Decides on duplicates and late arrivals: an account's messages all come through one Kafka partition."""
+
+    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> AccountPart:
+        if transaction.transaction_id in self._recent:
+            return AccountPart(sequence, transaction, None, None)
+        if too_late:
+            return AccountPart(sequence, transaction, None, too_late)
+        own = own_features(self._step.features, transaction)
+        features = self._features(transaction.transaction_id, transaction)
+        return AccountPart(sequence, transaction, own + features, None)
+
+
+class MerchantLogic(EntityLogic[MerchantPart]):
+    """Counts every transaction once, as the account's step does, without waiting for its word."""
+
+    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> MerchantPart:
+        text = f"{transaction.account_id}\n{transaction.transaction_id}"
+        if too_late or text in self._recent:
+            return MerchantPart(sequence, transaction.account_id, None)
+        return MerchantPart(sequence, transaction.account_id, self._features(text, transaction))
+
+
+class EntityStep(Generic[Part]):
+    """What the keys of one step share, and the builder of their logic."""
+
+    def __init__(
+        self, entity: Entity, logic: type[EntityLogic[Part]], features: Sequence[Feature], settings: Settings
+    ) -> None:
+        self.features = features
+        self.plan = Plan(features, entity, settings.allowed_lateness)
+        self.horizon = settings.duplicate_horizon // MICROSECOND
+        self.idle = IdleKeys(max(self.plan.keep, self.horizon))
+        self._by_account = entity is Entity.ACCOUNT
+        self._logic = logic
+
+    def __call__(self, saved: Saved | None) -> EntityLogic[Part]:
+        """The logic of one key, anew or as it was saved."""
+        return self._logic(self, saved)
+
+    def key(self, event: Transaction | Label) -> str:
+        """Whose windows the event belongs to."""
+        return event.account_id if self._by_account else event.merchant_id
+
+
+class Gather(StatefulBatchLogic[AccountPart | MerchantPart, Candidate | Rejection, None]):
+    """Puts the two parts of each transaction together.
+
+    Both come in the epoch in which the transaction was read, so at the end of an epoch nothing is pending and there is
+    nothing to save.
+    """
+
+    def __init__(self, _saved: None) -> None:
+        self._pending: dict[int, AccountPart | MerchantPart] = {}
+
+    def on_batch(self, values: list[AccountPart | MerchantPart]) -> tuple[Iterable[Candidate | Rejection], bool]:
+        """Each transaction that is complete, in the order of reading, as a candidate or a rejection.
+
+        A duplicate is counted, and goes.
+        """
+        complete: list[tuple[int, Candidate | Rejection]] = []
+        for part in values:
+            other = self._pending.pop(part.sequence, None)
+            if other is None:
+                self._pending[part.sequence] = part
+                continue
+            account, merchant = (part, other) if isinstance(part, AccountPart) else (other, part)
+            assert isinstance(account, AccountPart)
+            if account.rejection:
+                complete.append((part.sequence, account.rejection))
+            elif account.features is None:
+                metrics.DUPLICATES.inc()
+            else:
+                assert merchant.features is not None
+                complete.append((part.sequence, Candidate(account.transaction, account.features + merchant.features)))
+        complete.sort(key=itemgetter(0))
+        return [item for _, item in complete], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> None:
+        """Nothing, as the class says."""
+        assert not self._pending
+
+
+def gather_key(keyed: tuple[str, AccountPart | MerchantPart]) -> tuple[str, AccountPart | MerchantPart]:
+    """A part under the key where it meets the other one: one of a few, the same for all transactions of an account."""
+    part = keyed[1]
+    account_id = part.transaction.account_id if isinstance(part, AccountPart) else part.account_id
+    return f"{crc32(account_id.encode()) % GATHER_KEYS:02d}", part

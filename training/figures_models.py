@@ -1,0 +1,230 @@
+"""How good the candidates are on held-out rows, whatever the threshold: metrics, curves and calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from training.figures import (
+    GREY,
+    Chart,
+    Part,
+    Table,
+    candidate_line,
+    class_outlines,
+    class_shares,
+    color_of,
+    counted,
+    decimal,
+    label,
+    percent,
+    spoken,
+    style,
+    threshold_marker,
+    whole,
+    wilson,
+)
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation
+
+CURVE_POINTS: Final = 600
+CALIBRATION_BINS: Final = 10
+LOWEST_SCORE: Final = 1e-4
+CLOSE_UP: Final = 0.02  # of the honest rows: where a threshold can sensibly lie
+
+Floats = npt.NDArray[np.float64]
+
+
+def metrics(evaluation: Evaluation) -> Table:
+    """The metrics of every candidate as the evaluation holds them; the champion stands out."""
+    names = list(dict.fromkeys(metric for values in evaluation.metrics.values() for metric in values))
+    rows = tuple(
+        (spoken(candidate), *(decimal(evaluation.metrics[candidate].get(name, math.nan)) for name in names))
+        for candidate in evaluation.candidates
+    )
+    frauds, n = int(evaluation.y.sum()), evaluation.y.size
+    reading = (
+        f"Measured on {whole(n)} held-out transactions with {counted(frauds, 'fraud')} ({percent(frauds / n)}). "
+        f"The champion is {spoken(evaluation.champion)}. Scores drawn at random reach an AUC of 0.5 and an average "
+        f"precision of {decimal(frauds / n)}."
+    )
+    header = ("candidate", *(spoken(name) for name in names))
+    position = list(evaluation.candidates).index(evaluation.champion)
+    return Table("metrics", "The candidates", reading, header, rows, emphasis=position)
+
+
+def roc(evaluation: Evaluation) -> Chart:
+    """Frauds caught against honest transactions flagged: whole, and its lowest two percent."""
+    figure = make_subplots(
+        rows=1, cols=2, subplot_titles=("all thresholds", f"the first {100 * CLOSE_UP:g} %"), horizontal_spacing=0.11
+    )
+    areas = {}
+    for position, (name, score) in enumerate(evaluation.candidates.items()):
+        false_alarms, hits, _ = roc_curve(evaluation.y, score)
+        areas[name] = float(roc_auc_score(evaluation.y, score))
+        x, y = _thin(false_alarms, hits)
+        near = np.searchsorted(x, CLOSE_UP, side="right") + 1
+        for col, stop in ((1, x.size), (2, near)):
+            line = candidate_line(position, f"{spoken(name)}, AUC {areas[name]:.3f}", x[:stop], y[:stop])
+            figure.add_trace(line.update(showlegend=col == 1), row=1, col=col)
+    alert = evaluation.candidates[evaluation.champion] >= evaluation.threshold
+    caught, flagged = alert[evaluation.y].mean(), alert[~evaluation.y].mean()
+    for col in (1, 2):
+        figure.add_trace(threshold_marker(flagged, caught, in_legend=col == 1), row=1, col=col)
+    chance = {"x": [0, 1], "y": [0, 1], "mode": "lines", "line": {"color": GREY, "dash": "dot", "width": 1}}
+    figure.add_scatter(**chance, showlegend=False, hoverinfo="skip", row=1, col=1)
+    style(figure, 440)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(legend_y=1.09, margin_t=70)
+    figure.update_xaxes(title_text="honest transactions flagged (share)", range=[-0.01, 1.01], row=1, col=1)
+    figure.update_xaxes(title_text="the same, enlarged", range=[-0.0004, CLOSE_UP], row=1, col=2)
+    figure.update_yaxes(title_text="frauds caught (share)", row=1, col=1)
+    figure.update_yaxes(range=[-0.01, 1.02])
+    best = max(areas, key=lambda name: areas[name])
+    reading = (
+        "Each curve shows how many frauds are caught (up) for how many honest transactions flagged (right); the more "
+        f"to the upper left, the better. {spoken(best)} has the largest area, {areas[best]:.3f}. At its threshold "
+        f"{spoken(evaluation.champion)} catches {percent(caught)} of the frauds and flags {percent(flagged)} of the "
+        "honest transactions."
+    )
+    return Chart("roc", "ROC curve", reading, figure)
+
+
+def precision_recall(evaluation: Evaluation) -> Chart:
+    """What share of the alerts is right, against the share of the frauds caught."""
+    figure = go.Figure()
+    averages = {}
+    for position, (name, score) in enumerate(evaluation.candidates.items()):
+        precision, recall, _ = precision_recall_curve(evaluation.y, score)
+        averages[name] = float(average_precision_score(evaluation.y, score))
+        x, y = _thin(recall[::-1], precision[::-1])
+        figure.add_trace(candidate_line(position, f"{spoken(name)}, AP {averages[name]:.3f}", x, y))
+    alert = evaluation.candidates[evaluation.champion] >= evaluation.threshold
+    recall_at, base = alert[evaluation.y].mean(), evaluation.y.mean()
+    precision_at = evaluation.y[alert].mean() if alert.any() else 0.0
+    figure.add_trace(threshold_marker(recall_at, precision_at, in_legend=True))
+    figure.add_hline(base, line={"color": GREY, "dash": "dot", "width": 1})
+    style(figure, 420)
+    figure.update_xaxes(title_text="frauds caught (recall, share)", range=[-0.01, 1.01])
+    figure.update_yaxes(title_text="alerts that are right (precision, share)", range=[-0.01, 1.02])
+    best = max(averages, key=lambda name: averages[name])
+    reading = (
+        f"The further to the upper right, the better; the dotted line at {percent(base)} is what alerts at random "
+        f"reach. {spoken(best)} has the highest average precision, {averages[best]:.3f}. At the threshold "
+        f"{percent(precision_at)} of the alerts are right and {percent(recall_at)} of the frauds are caught."
+    )
+    return Chart("precision_recall", "Precision and recall", reading, figure)
+
+
+def calibration(evaluation: Evaluation) -> Chart:
+    """Reliability of the scores as probabilities: ten equal bins for all, logarithmic bins for the champion."""
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        subplot_titles=("all candidates", f"{label(spoken(evaluation.champion))}, logarithmic"),
+        horizontal_spacing=0.12,
+    )
+    errors = {}
+    for position, (name, score) in enumerate(evaluation.candidates.items()):
+        observed, predicted = calibration_curve(evaluation.y, score, n_bins=CALIBRATION_BINS)
+        counts = _bin_counts(score)
+        errors[name] = float(np.abs(observed - predicted) @ counts / counts.sum())
+        line = candidate_line(position, f"{spoken(name)}, error {errors[name]:.4f}", predicted, observed)
+        line.update(mode="lines+markers", customdata=[counted(c, "row") for c in counts])
+        figure.add_trace(line.update(hovertemplate="score %{x:.3f}: %{y:.3f} are frauds (%{customdata})"), row=1, col=1)
+    bins = _geometric_bins(evaluation)
+    figure.add_trace(bins.update(marker_color=color_of(list(errors).index(evaluation.champion))), row=1, col=2)
+    for col, low in ((1, 0.0), (2, LOWEST_SCORE)):
+        ideal = {"x": [low, 1], "y": [low, 1], "mode": "lines", "line": {"color": GREY, "dash": "dot", "width": 1}}
+        figure.add_scatter(**ideal, showlegend=False, hoverinfo="skip", row=1, col=col)
+    style(figure, 440)
+    figure.update_annotations(font_size=12)
+    figure.update_layout(legend_y=1.09, margin_t=70)
+    figure.update_xaxes(title_text="score (mean of the bin)")
+    figure.update_xaxes(range=[-0.01, 1.02], row=1, col=1)
+    figure.update_yaxes(title_text="frauds in the bin (share)", range=[-0.02, 1.03], row=1, col=1)
+    ends = [np.log10(LOWEST_SCORE), 0.05]
+    figure.update_xaxes(type="log", range=ends, dtick=1, row=1, col=2)
+    figure.update_yaxes(type="log", range=ends, dtick=1, row=1, col=2)
+    reading = (
+        "A score is a probability when the points lie on the dotted line: of the transactions scored 0.8, four in five "
+        "are frauds. The expected calibration error (the distance from the line, averaged over all rows) is "
+        f"{errors[evaluation.champion]:.4f} for {spoken(evaluation.champion)}. To the right the same for low scores, "
+        "where nearly all rows are, with 95 % intervals; bins without a fraud have no point."
+    )
+    return Chart("calibration", "Calibration", reading, figure)
+
+
+def score_spread(evaluation: Evaluation) -> Chart:
+    """How the champion's scores are spread in each class, in percent on a logarithmic scale."""
+    score = evaluation.candidates[evaluation.champion]
+    edges = np.linspace(0, 1, 51)
+    shares = [class_shares(score[rows], edges) for rows in (~evaluation.y, evaluation.y)]
+    middles = (edges[1:] + edges[:-1]) / 2
+    figure = go.Figure(class_outlines(middles, shares[0], shares[1], "%{y:.3f} % near a score of %{x:.2f}"))
+    figure.add_vline(evaluation.threshold, line={"color": GREY, "dash": "dash", "width": 1.5})
+    style(figure, 340)
+    figure.update_xaxes(title_text=f"score of {label(spoken(evaluation.champion))}", range=[0, 1])
+    figure.update_yaxes(title_text="share of the class (%, logarithmic)", type="log", dtick=1)
+    between = float(((score >= 0.05) & (score < 0.95)).mean())
+    reading = (
+        f"{percent(between)} of the transactions have a score between 0.05 and 0.95; about the rest the model is nearly "
+        f"sure. The dashed line is the threshold, {decimal(evaluation.threshold)}; from there on a score raises an alert."
+    )
+    return Chart("score_spread", "Scores of the two classes", reading, figure)
+
+
+def model_parts(evaluation: Evaluation) -> list[Part]:
+    """The parts about the candidates' quality; needs both classes among the held-out rows."""
+    return [metrics(evaluation), *(make(evaluation) for make in _CHARTS)]
+
+
+def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """At most ``CURVE_POINTS`` points of a curve within the unit square, evenly spaced along it, ends included."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    wanted = np.linspace(0, along[-1], CURVE_POINTS)
+    kept = np.unique(np.concatenate([[0], np.searchsorted(along, wanted).clip(max=x.size - 1), [x.size - 1]]))
+    return x[kept], y[kept]
+
+
+def _bin_counts(score: Floats) -> npt.NDArray[np.int64]:
+    """Rows in each bin that ``calibration_curve`` does not leave out as empty, by the same edges."""
+    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
+    counts = np.bincount(np.searchsorted(edges[1:-1], score), minlength=CALIBRATION_BINS)
+    return counts[counts > 0]
+
+
+def _geometric_bins(evaluation: Evaluation) -> go.Scatter:
+    """The champion's observed share of frauds in bins that are equal on a logarithmic scale, with Wilson intervals."""
+    score = evaluation.candidates[evaluation.champion].clip(LOWEST_SCORE, 1.0)
+    edges = np.geomspace(LOWEST_SCORE, 1.0, 13)
+    bins = np.searchsorted(edges[1:-1], score)
+    points = []
+    for number in np.unique(bins):
+        rows = bins == number
+        n, frauds = int(rows.sum()), int(evaluation.y[rows].sum())
+        if frauds:
+            low, high = wilson(frauds, n)
+            points.append((float(score[rows].mean()), frauds / n, high - frauds / n, frauds / n - low, n, frauds))
+    x, y, above, below, n_rows, n_frauds = zip(*points, strict=True)
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2, "width": 3},
+        customdata=[f"{whole(f)} of {counted(n, 'row')}" for f, n in zip(n_frauds, n_rows, strict=True)],
+        hovertemplate="score %{x:.4f}: %{y:.4f} are frauds (%{customdata})<extra></extra>",
+        showlegend=False,
+    )
+
+
+_CHARTS: Final[tuple[Callable[[Evaluation], Chart], ...]] = (roc, precision_recall, calibration, score_spread)
