@@ -136,8 +136,8 @@ def card_theft(
 ) -> Traffic:
     """Each day some accounts' cards are stolen: for ``days`` days a ``share`` of their transactions is the thief's.
 
-    The thief spends ``factor`` times the amount, once, however many thefts fall on a transaction. ``accounts_a_day`` may
-    be a fraction (see ``_victims``); days are UTC. Raises ``InvalidSetting``.
+    The thief spends ``factor`` times the amount, once, however many thefts fall on a transaction. ``accounts_a_day``
+    may be a fraction (see ``_victims``); days are UTC. Raises ``InvalidSetting``.
     """
     _check("accounts_a_day", accounts_a_day, 0)
     _check("days", days, 1)
@@ -181,39 +181,39 @@ def account_takeover(
     _check("multiple", multiple[0], 0, multiple[1])
     _check("seconds", seconds, 1)
     day = _day(traffic)
-    honest = np.flatnonzero((traffic.fraud == HONEST) & (traffic.amount > 0))  # a refund says nothing about spending
+    honest = (traffic.fraud == HONEST) & (traffic.amount > 0)  # a refund says nothing about spending
     picked, since = _victims(traffic.account[honest], day[honest], accounts_a_day, rng)
     accounts, first = np.unique(picked, return_index=True)
     if not len(accounts):
         return traffic
+    rows, owner = _rows_of(traffic.account, day, accounts, np.zeros(len(accounts), np.int64), int(day[-1]) + 1)
     midnight = (traffic.timestamp[0] // _DAY + since[first]) * _DAY
     earliest = np.maximum(midnight, traffic.timestamp[0])
     latest = np.minimum(midnight + _DAY - 1, traffic.timestamp[-1])
-    rows, owner = _rows_of(traffic.account, day, accounts, np.zeros_like(since[first]), int(day[-1]) + 1)
-    merchants, places = np.unique(traffic.merchant), np.setdiff1d(traffic.location, [MISSING])
-    of_merchant = np.argsort(traffic.merchant, kind="stable")
     unit = 1 if np.any(traffic.timestamp % _SECOND) else _SECOND  # fractions must not give the bot away
+    begin = rng.integers(earliest, np.maximum(earliest, latest - seconds * _SECOND), endpoint=True) // unit * unit
+    end = np.minimum(begin + seconds * _SECOND, latest)
+    merchants, places = np.unique(traffic.merchant), np.setdiff1d(traffic.location, [MISSING])
+    known_devices = int(traffic.device.max()) + 1
+    of_merchant = np.argsort(traffic.merchant, kind="stable")
     bursts = []
     for number, own in enumerate(np.split(rows, np.searchsorted(owner, np.arange(1, len(accounts))))):
         size = int(rng.integers(*payments, endpoint=True))
-        span = seconds * _SECOND
-        begin = rng.integers(earliest[number], max(earliest[number], latest[number] - span), endpoint=True)
-        instants = rng.integers(begin, min(begin + span, latest[number]), size=size, endpoint=True)
+        drawn = np.sort(rng.integers(begin[number], end[number], size, endpoint=True))
         unusual = np.setdiff1d(merchants, traffic.merchant[own])
         paid = rng.choice(unusual if len(unusual) else merchants, size)
-        # One existing payment to each of these merchants, for the type.
         low, high = (np.searchsorted(traffic.merchant, paid, side, sorter=of_merchant) for side in ("left", "right"))
-        example = of_merchant[rng.integers(low, high)]
-        mean = traffic.amount[own[np.isin(own, honest)]].mean()
+        types = traffic.transaction_type[of_merchant[rng.integers(low, high)]]
+        mean = traffic.amount[own[honest[own]]].mean()
         bursts.append(
             Traffic(
                 account=np.full(size, accounts[number]),
                 merchant=paid,
                 amount=np.maximum(1, np.rint(mean * rng.uniform(*multiple, size))).astype(np.int64),
-                timestamp=np.maximum(np.sort(instants) // unit * unit, earliest[number]),
-                transaction_type=traffic.transaction_type[example] if online is None else np.full(size, online, np.int32),
+                timestamp=drawn // unit * unit,
+                transaction_type=types if online is None else np.full(size, online, np.int32),
                 location=np.full(size, _new_place(places, traffic.location[own], rng), np.int32),
-                device=np.full(size, _new_device(traffic.device, number), np.int32),
+                device=np.full(size, known_devices + number if known_devices else MISSING, np.int32),
                 fraud=np.full(size, CODES[ACCOUNT_TAKEOVER], np.int8),
                 row=np.full(size, -1),
             )
@@ -228,11 +228,6 @@ def _new_place(places: NDArray[np.int32], own: NDArray[np.int32], rng: np.random
     return int(rng.choice(elsewhere)) if len(elsewhere) else int(places[-1]) + 1
 
 
-def _new_device(known: NDArray[np.int32], number: int) -> int:
-    highest = int(known.max())
-    return MISSING if highest == MISSING else highest + 1 + number
-
-
 def _labelled(traffic: Traffic, rows: Integers, scenario: str) -> Traffic:
     fraud = traffic.fraud.copy()
     fraud[rows] = CODES[scenario]
@@ -242,9 +237,8 @@ def _labelled(traffic: Traffic, rows: Integers, scenario: str) -> Traffic:
 def _merged(parts: Sequence[Traffic]) -> Traffic:
     """All parts in the order of time; of one instant, in the order of the parts."""
     order = np.argsort(np.concatenate([part.timestamp for part in parts]), kind="stable")
-    return Traffic(
-        **{field.name: np.concatenate([getattr(part, field.name) for part in parts])[order] for field in fields(Traffic)}
-    )
+    names = [field.name for field in fields(Traffic)]
+    return Traffic(**{name: np.concatenate([getattr(part, name) for part in parts])[order] for name in names})
 
 
 def _day(traffic: Traffic) -> Integers:

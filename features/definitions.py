@@ -16,6 +16,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from features.errors import InvalidSetting
+
 DAY: Final = timedelta(days=1)
 LABEL_DELAY: Final = 7 * DAY
 SEMANTICS: Final = 1  # to be raised whenever an aggregate's meaning changes while its name stays
@@ -92,7 +94,12 @@ class Feature:
 
 
 def feature_set(label_delay: timedelta = LABEL_DELAY) -> tuple[Feature, ...]:
-    """Every feature, in model order, for labels that are known ``label_delay`` after their transaction."""
+    """Every feature, in model order, for labels that are known ``label_delay`` after their transaction.
+
+    Raises ``InvalidSetting`` for a delay that is not positive: no label is known at once.
+    """
+    if label_delay <= timedelta(0):
+        raise InvalidSetting(f"the label delay is {label_delay}; set one of a microsecond or more, such as 7d")
     account, merchant = Entity.ACCOUNT, Entity.MERCHANT
     own = (Aggregate.AMOUNT, Aggregate.HOUR, Aggregate.WEEKEND, Aggregate.NIGHT)
     short_to_long = (DAY, 7 * DAY, 30 * DAY)

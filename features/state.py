@@ -11,49 +11,27 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Final
 
 import msgspec
 
 from features.definitions import OF_LABELS, Aggregate, Entity, Feature, reach
+from features.fields import END, Field, Tally, inserted
+from features.measures import MEASURES, NAN
 from features.transaction import MICROSECOND, Label, Transaction
 
-NAN: Final = math.nan
-_DAY: Final = 86_400_000_000
-_HOUR: Final = 3_600_000_000
-_WIDER: Final = {"B": "H", "H": "I", "I": "Q", "i": "q"}
-_END: Final = b"\xff"  # occurs in no UTF-8 text
-
-# (n, sum, sum of squares, this amount), in minor units -> value
-Measure = Callable[[int, int, int, int], float]
 Bounds = tuple[int, int]
 
 
-def own_features(features: Iterable[Feature], transaction: Transaction) -> list[float]:
-    """The features that need nothing but the transaction, in the order given."""
-    hour = transaction.timestamp // _HOUR % 24
-    values = {
-        Aggregate.AMOUNT: transaction.amount / 100.0,
-        Aggregate.HOUR: float(hour),
-        Aggregate.WEEKEND: float((transaction.timestamp // _DAY + 3) % 7 >= 5),  # 1970-01-01 was a Thursday
-        Aggregate.NIGHT: float(hour <= 6),
-    }
-    return [values[f.aggregate] for f in features if f.entity is Entity.TRANSACTION]
-
-
 class Plan:
-    """What the features of one entity need from its states, worked out once and shared by them all.
+    """What the features of one entity need from its states, worked out once and shared by them all."""
 
-    ``slack``: how much older than the entity's newest event another one may be and still find its windows whole.
-    """
-
-    def __init__(self, features: Sequence[Feature], entity: Entity, slack: timedelta) -> None:
+    def __init__(self, features: Sequence[Feature], entity: Entity) -> None:
         self.features = tuple(f for f in features if f.entity is entity)
+        if not self.features:
+            raise ValueError(f"no feature looks at the {entity}'s events; leave its step out")
         self.offsets = sorted({offset for f in self.features for offset in f.bounds})
         self.fields = sorted({f.field for f in self.features if f.field is not None})
-        self.slack = slack // MICROSECOND
-        self.keep = reach(self.features) // MICROSECOND + self.slack
+        self.reach = reach(self.features) // MICROSECOND
         # Each cursor's gains and losses: the tallies, with their field, that an event enters or leaves as it passes.
         self.tallies = sorted({(self.fields.index(f.field), f.bounds) for f in self.features if f.field is not None})
         tallied = list(enumerate(self.tallies))
@@ -90,69 +68,6 @@ class Cursor:
         self.n = self.total = self.squares = 0
 
 
-class Tally:
-    """How often each code of a field occurs in a window, and how many codes do."""
-
-    __slots__ = ("counts", "distinct")
-
-    def __init__(self) -> None:
-        self.counts: array[int] = array("I")
-        self.distinct = 0
-
-    def gain(self, code: int) -> None:
-        """An event with this code enters the window."""
-        if code >= len(self.counts):
-            self.counts.extend([0] * (code + 1 - len(self.counts)))
-        self.distinct += not self.counts[code]
-        self.counts[code] += 1
-
-    def lose(self, code: int) -> None:
-        """An event with this code leaves the window."""
-        self.counts[code] -= 1
-        self.distinct -= not self.counts[code]
-
-    def holds(self, code: int) -> bool:
-        """Whether an event with this code is in the window."""
-        return 0 < code < len(self.counts) and self.counts[code] > 0
-
-
-class Field:
-    """One text field of the entity's events: a small code for each (0 = missing), and the texts in order of code."""
-
-    __slots__ = ("codes", "texts")
-
-    def __init__(self, codes: array[int], texts: bytes) -> None:
-        self.codes = codes
-        self.texts = texts
-
-    def code(self, text: str | None) -> int:
-        """The text's code: 0 for a missing one, -1 for one that does not occur."""
-        if text is None:
-            return 0
-        at = self.texts.find(_END + text.encode() + _END)
-        return -1 if at < 0 else self.texts.count(_END, 0, at) + 1
-
-    def insert(self, at: int, text: str | None) -> None:
-        """Puts an event with this text at its place among the events."""
-        code = self.code(text)
-        if code < 0 and text is not None:
-            self.texts += text.encode() + _END
-            code = self.texts.count(_END) - 1
-        self.codes = _inserted(self.codes, at, code)
-
-    def drop(self, n: int) -> bool:
-        """Forgets the first n events; true if codes have changed because texts had come to outnumber events."""
-        del self.codes[:n]
-        if self.texts.count(_END) <= len(self.codes) + 8:
-            return False
-        texts = self.texts.split(_END)
-        used = sorted(set(self.codes) - {0})
-        renamed = {0: 0} | {code: new for new, code in enumerate(used, 1)}
-        self.texts = _END + b"".join(texts[code] + _END for code in used)
-        self.codes = array(self.codes.typecode, [renamed[code] for code in self.codes])
-        return True
-
-
 class EntityState:
     """The recent events and labels of one account or one merchant."""
 
@@ -162,7 +77,7 @@ class EntityState:
         self.plan = plan
         self.instants: array[int] = array("q")
         self.amounts: array[int] = array("i")
-        self.fields = [Field(array("B"), _END) for _ in plan.fields]
+        self.fields = [Field(array("B"), END) for _ in plan.fields]
         # transaction_id -> its timestamp, and what was said of it when: (labelled_at, is_fraud), sorted
         self.labels: dict[str, tuple[int, list[tuple[int, bool]]]] = {}
         self._rewind()
@@ -195,7 +110,7 @@ class EntityState:
         return values
 
     def update(self, transaction: Transaction) -> None:
-        """Takes the transaction in, at its place in time, and forgets what no window can reach any more."""
+        """Takes the transaction in, at its place in time."""
         t = transaction.timestamp
         at = len(self.instants)
         if at and t < self.instants[-1]:
@@ -203,28 +118,29 @@ class EntityState:
             if at < self._cursors[0].n:
                 self._rewind()
         self.instants.insert(at, t)
-        self.amounts = _inserted(self.amounts, at, transaction.amount)
+        self.amounts = inserted(self.amounts, at, transaction.amount)
         for name, field in zip(self.plan.fields, self.fields, strict=True):
             field.insert(at, getattr(transaction, name))
         if self.labels:
             self._frauds = None
-        # Forgetting moves every later event, so it waits until an eighth of them may go.
-        if self.instants[len(self.instants) // 8] <= self.instants[-1] - self.plan.keep:
-            self._forget(self.instants[-1] - self.plan.keep)
 
     def update_label(self, label: Label) -> None:
         """Takes in what became known of a transaction; labels may come before it, repeat, and contradict each other."""
-        if self.instants and label.timestamp <= self.instants[-1] - self.plan.keep:
-            return
         _, said = self.labels.setdefault(label.transaction_id, (label.timestamp, []))
         if (label.labelled_at, label.is_fraud) not in said:
             said.append((label.labelled_at, label.is_fraud))
             said.sort()
             self._frauds = None
 
-    def reaches(self, timestamp: int) -> bool:
-        """Whether the windows of an event at this instant are whole: it is not older than the slack allows."""
-        return not self.instants or timestamp >= self.instants[-1] - self.plan.slack
+    def forget(self, watermark: int) -> None:
+        """Drops what no window reaches any more, now that no event before ``watermark`` will come."""
+        until = watermark - self.plan.reach
+        # Dropping moves every later event, so it waits until an eighth of them may go.
+        if self.instants and self.instants[len(self.instants) // 8] <= until:
+            self._drop_events(bisect_right(self.instants, until))
+        if self.labels and next(iter(self.labels.values()))[0] <= until:
+            self.labels = {key: label for key, label in self.labels.items() if label[0] > until}
+            self._frauds = None
 
     def newest(self) -> int:
         """The newest instant that is still of use, in microseconds since 1970; 0 where the state is empty."""
@@ -296,10 +212,8 @@ class EntityState:
                 if is_fraud:
                     yield timestamp, known, withdrawn
 
-    def _forget(self, until: int) -> None:
-        n = bisect_right(self.instants, until)
+    def _drop_events(self, n: int) -> None:
         del self.instants[:n], self.amounts[:n]
-        self.labels = {key: label for key, label in self.labels.items() if label[0] > until}
         recoded = [field.drop(n) for field in self.fields]
         if any(recoded) or n > self._cursors[-1].n:
             self._rewind()
@@ -311,40 +225,3 @@ class EntityState:
 _decode = msgspec.msgpack.Decoder(
     tuple[list[tuple[str, bytes]], list[bytes], dict[str, tuple[int, list[tuple[int, bool]]]]]
 ).decode
-
-
-def _inserted(values: array[int], at: int, value: int) -> array[int]:
-    """The array with the value in it, of a wider type where the value needs one."""
-    try:
-        values.insert(at, value)
-    except OverflowError:
-        return _inserted(array(_WIDER[values.typecode], values), at, value)
-    return values
-
-
-def _mean(n: int, total: int, _squares: int, _amount: int) -> float:
-    return float(total) / float(n) / 100.0 if n else NAN
-
-
-def _std(n: int, total: int, squares: int, _amount: int) -> float:
-    # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
-    return math.sqrt(float(n * squares - total * total) / float(n * (n - 1))) / 100.0 if n > 1 else NAN
-
-
-def _ratio(n: int, total: int, squares: int, amount: int) -> float:
-    return amount / 100.0 / _mean(n, total, squares, amount) if total else NAN
-
-
-def _zscore(n: int, total: int, squares: int, amount: int) -> float:
-    std = _std(n, total, squares, amount)
-    return (amount / 100.0 - _mean(n, total, squares, amount)) / std if std > 0.0 else NAN
-
-
-MEASURES: Final[dict[Aggregate, Measure]] = {
-    Aggregate.COUNT: lambda n, _total, _squares, _amount: float(n),
-    Aggregate.SUM: lambda _n, total, _squares, _amount: float(total) / 100.0,
-    Aggregate.MEAN: _mean,
-    Aggregate.STD: _std,
-    Aggregate.RATIO: _ratio,
-    Aggregate.ZSCORE: _zscore,
-}

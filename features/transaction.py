@@ -204,7 +204,8 @@ def _explain(value: bytes, message: type[msgspec.Struct], error: Exception) -> N
         raise InvalidRecord("not_utf8", f"byte {bad.start} is 0x{value[bad.start]:02x}; send UTF-8") from error
     try:
         # Unlike the fast decoder, this one reads NaN, Infinity and 1e999, which then get a code of their own.
-        record = json.loads(text)
+        # An integer of thousands of digits is too long by its first few hundred, which Python agrees to read.
+        record = json.loads(text, parse_int=lambda digits: int(digits[:400]))
     except (ValueError, RecursionError) as bad:
         raise InvalidRecord("not_json", f"{bad} in {text[:60]!r}; send one JSON object") from error
     if not isinstance(record, dict):
@@ -220,7 +221,9 @@ def _explain(value: bytes, message: type[msgspec.Struct], error: Exception) -> N
 
 def _explain_field(name: str, expected: object, value: object, error: Exception) -> None:
     shown = f"{name} is {json.dumps(value)[:60]}"
-    if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if expected == _Id and isinstance(value, str | int) and not isinstance(value, bool):
+        _id(name, value)
+    elif expected is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             minor_units(float(value))
         except OverflowError:

@@ -49,6 +49,7 @@ _MINIMUM_JAVA: Final = 17
 _JVM_OPTIONS: Final = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
 # Any 16 bytes in base64 make a cluster id; a fixed one spares a start of the JVM.
 _CLUSTER_ID: Final = "dmlnaWUtbG9jYWxrYWZrYQ"
+_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -102,32 +103,34 @@ class LocalKafka:
         java, libs = _java(), install()
         log_config = f"-Dlog4j2.configurationFile={(_CONFIG_DIR / 'log4j2.properties').as_uri()}"
         jvm = (java, *_JVM_OPTIONS, log_config, "-cp", f"{libs}/*")
-        with self._lock() as lock, _progress(f"Starting Apache Kafka {KAFKA_VERSION}"):
-            _require_unused(self.port)
-            self._write_properties()
-            self.log_file.parent.mkdir(exist_ok=True)
-            with self._console_file.open("wb") as console:
-                # A directory that was left half formatted has no meta.properties and is formatted again.
-                if not (self.data_dir / "kafka-data" / "meta.properties").exists():
-                    self._format(jvm, console)
-                self._process = subprocess.Popen(
-                    (*jvm, "kafka.Kafka", "server.properties"),
-                    cwd=self.data_dir,
-                    env=_jvm_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=console,
-                    stderr=console,
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the broker
-                    pass_fds=(lock.fileno(),),  # so the lock is held for exactly as long as the broker lives
-                )
-            try:
-                json.dump({"pid": self._process.pid, "port": self.port}, lock)
+        process = None
+        try:
+            with self._lock() as lock, _progress(f"Starting Apache Kafka {KAFKA_VERSION}"):
+                _require_unused(self.port)
+                self._write_properties()
+                self.log_file.parent.mkdir(exist_ok=True)
+                with self._console_file.open("wb") as console:
+                    # A directory that was left half formatted has no meta.properties and is formatted again.
+                    if not (self.data_dir / "kafka-data" / "meta.properties").exists():
+                        self._format(jvm, console)
+                    self._process = process = subprocess.Popen(
+                        (*jvm, "kafka.Kafka", "server.properties"),
+                        cwd=self.data_dir,
+                        env=_jvm_environment(),
+                        stdin=subprocess.DEVNULL,
+                        stdout=console,
+                        stderr=console,
+                        start_new_session=True,  # Ctrl-C is for this process, which then stops the broker
+                        pass_fds=(lock.fileno(),),  # the lock is held for exactly as long as the broker lives
+                    )
+                json.dump({"pid": process.pid, "port": self.port}, lock)
                 lock.flush()
-                self._await_ready(self._process)
-            except BaseException:
-                self._process.kill()
-                self._process.wait()
-                raise
+                self._await_ready(process)
+        except BaseException:  # Ctrl-C and SIGTERM too: an interrupted start leaves no broker behind
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Stop the broker on this data, whoever started it; False when there was none.
@@ -154,7 +157,7 @@ class LocalKafka:
                 return None
             text = lock.read()
         if not text:
-            raise KafkaFailure(f"a Kafka is just being started on {self.data_dir}; try again in a few seconds")
+            raise KafkaFailure(f"a Kafka is being started on {self.data_dir}; try again in a few seconds")
         return RunningBroker(**json.loads(text))
 
     def wipe(self) -> None:
@@ -221,7 +224,7 @@ class LocalKafka:
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise KafkaFailure(f"Kafka ended at its start (exit code {process.returncode}). {self._tail()}")
+                raise KafkaFailure(f"Kafka failed to start (exit code {process.returncode}). {self._tail()}")
             with suppress(KafkaException):
                 topics = client.list_topics(timeout=1).topics.values()
                 if all(part.leader >= 0 for topic in topics for part in topic.partitions.values()):
@@ -414,10 +417,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "stop": "stop it, wherever it was started",
         "status": "say whether it runs (exit code 0) or not (3)",
     }.items():
-        options = actions.add_parser(action, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        options.add_argument("--data", type=Path, default=DEFAULT_DATA_DIR, help="where topics and logs are kept")
+        options = actions.add_parser(action, help=text)
+        options.add_argument(
+            "--data", type=Path, default=DEFAULT_DATA_DIR, help="where topics and logs are (%(default)s)"
+        )
         if action in ("run", "start"):
-            options.add_argument("--port", type=_port, default=DEFAULT_PORT, help="where clients connect")
+            options.add_argument("--port", type=_port, default=DEFAULT_PORT, help="clients connect here (%(default)s)")
             options.add_argument("--fresh", action="store_true", help="delete all topics first")
     return parser.parse_args(argv)
 
@@ -433,31 +438,31 @@ def _act(options: argparse.Namespace) -> int:
         return 0
     if options.fresh:
         kafka.wipe()
-    kafka.start()
-    foreground = options.action == "run"
-    print(
-        f"Apache Kafka {KAFKA_VERSION} listens on {kafka.bootstrap_servers}\n"
-        f"  data  {kafka.data_dir}\n"
-        f"  log   {kafka.log_file}\n"
-        f"  stop  {'Ctrl-C' if foreground else _stop_command(kafka.data_dir)}",
-        flush=True,
-    )
-    if foreground:
-        try:
+    if options.action == "start":
+        kafka.start()
+        _print_place(kafka, _stop_command(kafka.data_dir))
+    else:
+        with kafka:
+            _print_place(kafka, "Ctrl-C")
             kafka.wait()
-        finally:
-            kafka.stop()
     return 0
 
 
+def _print_place(kafka: LocalKafka, stop: str) -> None:
+    print(f"Apache Kafka {KAFKA_VERSION} listens on {kafka.bootstrap_servers}")
+    print(f"  data  {kafka.data_dir}\n  log   {kafka.log_file}\n  stop  {stop}", flush=True)
+
+
 def _interrupt(_signal_number: int, _frame: FrameType | None) -> NoReturn:
+    for signal_number in _ENDING_SIGNALS:  # a second Ctrl-C must not interrupt the broker's orderly end
+        signal.signal(signal_number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _arguments(argv)
-    for signal_number in (signal.SIGTERM, signal.SIGHUP):
+    for signal_number in _ENDING_SIGNALS:
         signal.signal(signal_number, _interrupt)
     try:
         return _act(options)

@@ -21,9 +21,9 @@ SWEEP_AT_MOST: Final = 1000
 class IdleKeys:
     """The keys of one step in this process, the longest untouched first, each with its newest event time."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep  # microseconds
-        self._clock = 0
+    def __init__(self, reach: int) -> None:
+        self._reach = reach  # microseconds
+        self._watermark = 0
         self._newest: OrderedDict[str, int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -33,11 +33,14 @@ class IdleKeys:
         """The key has been used; its newest event has this time."""
         self._newest[key] = newest
         self._newest.move_to_end(key)
-        self._clock = max(self._clock, newest)
+
+    def advance(self, watermark: int) -> None:
+        """No event before ``watermark`` will come."""
+        self._watermark = max(self._watermark, watermark)
 
     def is_past(self, newest: int) -> bool:
         """Whether a state with this newest event can no longer be of use to any event that may still come."""
-        return newest < self._clock - self._keep
+        return newest < self._watermark - self._reach
 
     def forget(self, key: str) -> None:
         """The key's state is gone."""

@@ -23,10 +23,14 @@ class Rejection(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A valid message, numbered in the order of reading; ``too_late`` holds its rejection where it came too late."""
+    """A valid message, numbered in the order of reading; ``too_late`` holds its rejection where it came too late.
+
+    No transaction before ``watermark`` (microseconds since 1970) comes after it, but those that are too late.
+    """
 
     sequence: int
     event: Transaction | Label
+    watermark: int
     too_late: Rejection | None
 
 

@@ -2,8 +2,12 @@
 
 All partitions of both topics are one Bytewax partition, read by one process. Records leave in the order of event time
 as far as the partitions have data: one that is ahead waits for those that are behind. So every keyed step sees its
-records in the same order whatever the number of workers, lateness has one meaning for the whole stream, and no worker
-can fall behind in reading. (Bytewax keeps the order from one sender to one receiver, not between source partitions.)
+records in the same order whatever the number of workers. (Bytewax keeps the order from one sender to one receiver, but
+not between source partitions, and those on different workers can starve each other.)
+
+Lateness: a transaction is too late where its timestamp lies more than the allowed lateness before the newest one read
+before it from its own Kafka partition; so what is too late depends on the partition's records alone. Only a partition
+that was silent for a minute is also measured against the others, because their windows have moved on without it.
 
 Delivery: the positions are part of the recovery state, so reading resumes where the state was saved, at least once.
 """
@@ -11,52 +15,35 @@ Delivery: the positions are part of the recovery state, so reading resumes where
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import InvalidRecord, KafkaFailure
-from features.transaction import MICROSECOND, Label, Transaction, parse_label, parse_transaction, rfc3339
+from features.transaction import MICROSECOND, Label, Transaction, microseconds, parse_label, parse_transaction, rfc3339
 from flows import metrics, stop, topics
+from flows.lanes import Lane, Lanes, Parse, PartitionId
 from flows.records import Arrival, Rejection
 from flows.settings import Settings
 
 BATCH: Final = 1000  # records a poll
-BUFFERED: Final = 5 * BATCH  # records of one partition that may wait for the others before it is paused
-PATIENCE: Final = 10.0  # seconds that others wait for a partition that has records but delivers none
 
 _log = logging.getLogger(__name__)
 
-PartitionId = tuple[str, int]
-Parse = Callable[[bytes | None, int], Transaction | Label]
-
 
 class Positions(NamedTuple):
-    """The source's recovery state: the next offset of each partition, and the newest event time read so far."""
+    """The source's recovery state.
+
+    ``offsets``: of each partition the next record to read. ``leads``: of each partition the newest event time that has
+    left. ``watermark``: see ``Arrival``.
+    """
 
     offsets: dict[PartitionId, int]
-    clock: int
-
-
-class Lane:
-    """One Kafka partition: what was read from it and waits for its turn."""
-
-    def __init__(self, parse: Parse, offset: int) -> None:
-        self.parse = parse
-        self.offset = offset  # of the first record that has not left
-        self.read_to = offset  # of the first record that was not read
-        self.lead = 0  # the newest event time read
-        self.waiting: deque[tuple[int, int, Transaction | Label | Rejection, Message]] = deque()
-        self.moved = False  # read from since the end was last looked for
-        self.at_end = False
-        self.stirred = time.monotonic()
-        self.paused = False
+    leads: dict[PartitionId, int]
+    watermark: int
 
 
 class KafkaSource(FixedPartitionedSource[Arrival | Rejection, Positions]):
@@ -71,7 +58,15 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection, Positions]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or Positions({}, 0))
+        return Reader(self.settings, resume_state or Positions({}, {}, 0))
+
+
+class Reading(NamedTuple):
+    """A record that waits for its turn; ``late``: by the measure of its own partition."""
+
+    event: Transaction | Label | Rejection
+    late: bool
+    message: Message
 
 
 class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
@@ -80,13 +75,10 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
     def __init__(self, settings: Settings, positions: Positions) -> None:
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
-        self._clock = positions.clock
+        self._transactions = settings.transactions_topic
+        self._watermark = positions.watermark
         self._sequence = 0
         self._progress = metrics.Progress()
-        parse_of: dict[str, Parse] = {
-            settings.transactions_topic: parse_transaction,
-            settings.labels_topic: parse_label,
-        }
         self._consumer = Consumer(
             {
                 "group.id": "vigie",
@@ -98,142 +90,84 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
                 "logger": _log,
             }
         )
-        first = OFFSET_BEGINNING if settings.start_from == "earliest" else OFFSET_END
-        self._lanes: dict[PartitionId, Lane] = {}
-        assignment = []
-        for topic, count in topics.partitions(settings, parse_of).items():
+        parsers: dict[str, Parse] = {settings.transactions_topic: parse_transaction, settings.labels_topic: parse_label}
+        lanes: dict[PartitionId, Lane[Reading]] = {}
+        for topic, count in topics.partitions(settings, parsers).items():
             for number in range(count):
-                start = positions.offsets.get((topic, number), first)
-                if start < 0:
-                    # A stop before the first record must not lose the place where reading began.
-                    low, high = self._consumer.get_watermark_offsets(
-                        TopicPartition(topic, number), settings.kafka_timeout.total_seconds()
-                    )
-                    start = low if start == OFFSET_BEGINNING else high
-                self._lanes[topic, number] = Lane(parse_of[topic], start)
-                assignment.append(TopicPartition(topic, number, start))
-        self._consumer.assign(assignment)
+                offset = positions.offsets.get((topic, number))
+                if offset is None:
+                    # Settled now: a stop before the first record must not lose the place where reading began.
+                    low, high = topics.edges(self._consumer, topic, number, settings)
+                    offset = low if settings.start_from == "earliest" else high
+                lanes[topic, number] = Lane(parsers[topic], offset, positions.leads.get((topic, number), 0))
+        self._lanes = Lanes(lanes)
+        self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
 
     def next_batch(self) -> Iterable[Arrival | Rejection]:
         """The records that are next in event time, as far as that is known; never blocks."""
         if stop.requested.is_set():
             self._progress.tick(final=True)
             raise StopIteration
-        latest = _now() + self._tolerance
+        now = microseconds(datetime.now(UTC))
         for message in self._consumer.consume(BATCH, 0):
-            self._take(message, latest)
-        for key, lane in self._lanes.items():
-            if lane.moved:
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
-                lane.at_end, lane.moved = lane.read_to >= high, False
+            self._take(message, now + self._tolerance)
+        for key, lane in self._lanes.moved():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+            lane.at_end = lane.read_to >= high
+        released = self._lanes.release(now)
+        for key, full in self._lanes.throttle():
+            (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
+        arrivals = [self._arrival(reading) for reading in released]
+        self._watermark = max(self._watermark, self._lanes.slowest(self._transactions) - self._lateness)
         self._progress.tick()
-        return self._released()
+        return arrivals
 
     def snapshot(self) -> Positions:
         """The positions after the last record that was released."""
-        return Positions({key: lane.offset for key, lane in self._lanes.items()}, self._clock)
+        return Positions(self._lanes.offsets(), self._lanes.leads(), self._watermark)
 
     def close(self) -> None:
         """Leaves Kafka."""
         self._consumer.close()
 
     def _take(self, message: Message, latest: int) -> None:
-        topic, number, offset = message.topic(), message.partition(), message.offset()
-        error = message.error()
+        topic, number, offset, error = message.topic(), message.partition(), message.offset(), message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            self._raise_unless_passing(error, topic, number)
+            _raise_unless_passing(error, topic, number)
             return
         assert topic is not None
         assert number is not None
         assert offset is not None
         lane = self._lanes[topic, number]
-        lane.stirred = time.monotonic()
         if error is not None:
-            # Said late, but for a topic that ends in transaction markers it is the only sign of the end.
+            # Comes late, but where transaction markers end a partition it is the only sign of the end.
             lane.at_end, lane.moved = True, False
             return
-        event: Transaction | Label | Rejection
+        metrics.READ.labels(topic).inc()
         try:
             event = lane.parse(message.value(), latest)
-            lane.lead = max(lane.lead, event.labelled_at if isinstance(event, Label) else event.timestamp)
         except InvalidRecord as invalid:
-            event = rejection(message, invalid)
-        lane.waiting.append((lane.lead, offset, event, message))
-        lane.read_to, lane.moved = offset + 1, True
+            lane.add(offset, None, Reading(rejection(message, invalid), late=False, message=message))
+            return
+        if isinstance(event, Label):
+            lane.add(offset, event.labelled_at, Reading(event, late=False, message=message))
+        else:
+            late = event.timestamp < lane.lead - self._lateness
+            lane.add(offset, event.timestamp, Reading(event, late, message))
 
-    def _raise_unless_passing(self, error: KafkaError, topic: str | None, number: int | None) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise KafkaFailure(
-                f"{topic}[{number}] no longer holds the offset to resume from ({error.str()}); records would be "
-                "skipped: restore the topic, or start with an empty recovery directory"
-            )
-        if error.fatal() or (not error.retriable() and error.code() not in _PASSING):
-            raise KafkaFailure(f"reading {topic}[{number}] failed: {error.str()}")
-        _log.warning("Kafka: %s", error.str())
-
-    def _released(self) -> list[Arrival | Rejection]:
-        lagging = [lane for lane in self._lanes.values() if not lane.at_end]
-        limit = min((lane.lead for lane in lagging if not self._given_up(lane)), default=None)
-        ready: list[tuple[int, Lane, int, Transaction | Label | Rejection, Message]] = []
-        for lane in self._lanes.values():
-            waiting = lane.waiting
-            while waiting and (limit is None or waiting[0][0] <= limit):
-                lead, offset, event, message = waiting.popleft()
-                ready.append((lead, lane, offset, event, message))
-            self._throttle(lane)
-        # Stable, and leads never fall within a partition, so each partition keeps its order.
-        ready.sort(key=itemgetter(0))
-        return [self._release(lane, offset, event, message) for _, lane, offset, event, message in ready]
-
-    def _release(
-        self, lane: Lane, offset: int, event: Transaction | Label | Rejection, message: Message
-    ) -> Arrival | Rejection:
-        lane.offset = offset + 1
-        metrics.READ.labels(message.topic()).inc()
+    def _arrival(self, reading: Reading) -> Arrival | Rejection:
+        event, late, message = reading
         if isinstance(event, Rejection):
             return event
         self._sequence += 1
-        if isinstance(event, Label):
-            return Arrival(self._sequence, event, None)
         too_late = None
-        if event.timestamp < self._clock - self._lateness:
-            too_late = rejection(
-                message,
-                InvalidRecord(
-                    "too_late",
-                    f"timestamp is {rfc3339(event.timestamp)}, more than the allowed lateness before the newest event "
-                    f"read ({rfc3339(self._clock)}); send events sooner, or raise VIGIE_ALLOWED_LATENESS",
-                ),
+        if isinstance(event, Transaction) and (late or event.timestamp < self._watermark):
+            text = (
+                f"timestamp is {rfc3339(event.timestamp)}, more than the allowed lateness before the newest one; "
+                "send events sooner, or raise VIGIE_ALLOWED_LATENESS"
             )
-        self._clock = max(self._clock, event.timestamp)
-        return Arrival(self._sequence, event, too_late)
-
-    def _given_up(self, lane: Lane) -> bool:
-        """Whether a partition that has records but delivers none has kept the others waiting for long enough."""
-        silent = not lane.waiting and time.monotonic() - lane.stirred > PATIENCE
-        if silent:
-            _log.warning("a partition has records but delivers none; the others go on without it")
-            lane.at_end = True
-        return silent
-
-    def _throttle(self, lane: Lane) -> None:
-        """Stops fetching what would only wait."""
-        full = len(lane.waiting) >= BUFFERED
-        if full != lane.paused:
-            key = next(key for key, value in self._lanes.items() if value is lane)
-            (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
-            lane.paused = full
-
-
-# What passes by itself: the client goes on trying.
-_PASSING: Final = frozenset(
-    {
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TRANSPORT,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-    }
-)
+            too_late = rejection(message, InvalidRecord("too_late", text))
+        return Arrival(self._sequence, event, self._watermark, too_late)
 
 
 def rejection(message: Message, invalid: InvalidRecord) -> Rejection:
@@ -247,10 +181,23 @@ def rejection(message: Message, invalid: InvalidRecord) -> Rejection:
             "source_topic": str(message.topic()),
             "source_partition": str(message.partition()),
             "source_offset": str(message.offset()),
-            "rejected_at": rfc3339(_now()),
+            "rejected_at": rfc3339(microseconds(datetime.now(UTC))),
         },
     )
 
 
-def _now() -> int:
-    return (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
+# What passes by itself: the client goes on trying.
+_PASSING: Final = frozenset(
+    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
+)
+
+
+def _raise_unless_passing(error: KafkaError, topic: str | None, number: int | None) -> None:
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise KafkaFailure(
+            f"{topic}[{number}] no longer holds the offset to resume from ({error.str()}); records would be skipped: "
+            "restore the topic, or start with an empty recovery directory"
+        )
+    if error.fatal() or error.code() not in _PASSING:
+        raise KafkaFailure(f"reading {topic}[{number}] failed: {error.str()}")
+    _log.warning("Kafka: %s", error.str())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -22,16 +23,35 @@ def partitions(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
     """
     wanted = list(topics)
     admin = _admin(settings)
-    found = _found(admin, settings)
-    missing = [topic for topic in wanted if topic not in found]
-    if missing and not settings.create_topics:
-        raise KafkaFailure(
-            f"no topic {', '.join(missing)} at {settings.bootstrap}; create it, or set VIGIE_CREATE_TOPICS=true"
-        )
-    if missing:
+    give_up = time.monotonic() + settings.kafka_timeout.total_seconds()
+    while missing := [topic for topic in wanted if topic not in (found := _found(admin, settings))]:
+        if not settings.create_topics or time.monotonic() > give_up:
+            raise KafkaFailure(
+                f"no topic {', '.join(missing)} at {settings.bootstrap}; create it, or set VIGIE_CREATE_TOPICS=true"
+            )
+        # Listed a moment after it is created, so this may have to be asked again.
         _create(admin, missing, settings)
-        found = _found(admin, settings)
+        time.sleep(0.1)
     return {topic: found[topic] for topic in wanted}
+
+
+def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tuple[int, int]:
+    """The first offset that a partition holds and the next one that it will give.
+
+    Raises ``KafkaFailure`` where Kafka does not tell in time.
+    """
+    patience = settings.kafka_timeout.total_seconds()
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), patience)
+        except KafkaException as error:
+            # A topic that was just created has no leader for a moment.
+            if time.monotonic() > give_up:
+                raise KafkaFailure(f"{topic}[{number}] does not tell its offsets: {error.args[0].str()}") from error
+            time.sleep(0.1)
+        else:
+            return low, high
 
 
 def _admin(settings: Settings) -> AdminClient:

@@ -15,7 +15,8 @@ from zlib import crc32
 from bytewax.operators import StatefulBatchLogic
 
 from features.definitions import Entity, Feature
-from features.state import EntityState, Plan, own_features
+from features.measures import own_features
+from features.state import EntityState, Plan
 from features.transaction import MICROSECOND, Label, Transaction
 from flows import metrics
 from flows.duplicates import RecentIds
@@ -61,6 +62,9 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
                 self._state.update_label(arrival.event)
             else:
                 parts.append(self._part(arrival.sequence, arrival.event, arrival.too_late))
+            self._state.forget(arrival.watermark)
+            self._recent.forget(arrival.watermark - self._step.memory)
+            self._step.idle.advance(arrival.watermark)
         newest = self._state.newest()
         if self._step.idle.is_past(newest):
             self._step.idle.forget(self._key)
@@ -79,7 +83,7 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
         """The transaction's features; then it and its id belong to the past."""
         values = self._state.get(transaction)
         self._state.update(transaction)
-        self._recent.add(text, transaction.timestamp, self._step.horizon)
+        self._recent.add(text, transaction.timestamp)
         return values
 
 
@@ -113,9 +117,10 @@ class EntityStep(Generic[Part]):
         self, entity: Entity, logic: type[EntityLogic[Part]], features: Sequence[Feature], settings: Settings
     ) -> None:
         self.features = features
-        self.plan = Plan(features, entity, settings.allowed_lateness)
-        self.horizon = settings.duplicate_horizon // MICROSECOND
-        self.idle = IdleKeys(max(self.plan.keep, self.horizon))
+        self.plan = Plan(features, entity)
+        # An id is needed until a repeat of it would be too late, which the watermark says; from there on by choice.
+        self.memory = (settings.duplicate_horizon - settings.allowed_lateness) // MICROSECOND
+        self.idle = IdleKeys(max(self.plan.reach, self.memory))
         self._by_account = entity is Entity.ACCOUNT
         self._logic = logic
 

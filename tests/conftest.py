@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a broker: the one real Apache Kafka of a test run, and topics of a test's own."""
+"""Fixtures for tests that need a broker: one real Apache Kafka a test run, and topics of a test's own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from flows.broker import LocalKafka, available, free_port
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A real broker, started when the first test asks for it. Tests share it: one that stops it starts its own."""
+    """A real broker that tests share, started for the first of them; who wants to stop one starts its own."""
     if reason := available():
         pytest.fail(f"this test needs a real Kafka, which cannot run here: {reason}")
     with LocalKafka(free_port(), tmp_path_factory.mktemp("kafka")) as broker:

@@ -36,6 +36,7 @@ PURPLE: Final = "#CC79A7"
 ORANGE: Final = "#E69F00"
 SKY: Final = "#56B4E9"
 GREY: Final = "#8A9099"
+DARK_GREY: Final = "#5B636D"
 TOP: Final = 12  # pixels above a figure without a legend, title or panel titles
 
 HONEST: Final = BLUE
@@ -104,7 +105,7 @@ def template(*, dark: bool) -> go.layout.Template:
             "margin": {"l": 60, "r": 20, "t": 44, "b": 50},
             "separators": ".,",
             "xaxis": axis,
-            "yaxis": axis,
+            "yaxis": {**axis, "ticklabelstandoff": 4},
         }
     )
 
@@ -172,7 +173,7 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     share = successes / trials
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def bars_with_intervals(names: Sequence[str], hits: Sequence[float], trials: Sequence[float], unit: str) -> go.Bar:
@@ -183,14 +184,14 @@ def bars_with_intervals(names: Sequence[str], hits: Sequence[float], trials: Seq
         x=[100 * s for s in shares],
         y=list(names),
         orientation="h",
-        marker_color=BLUE,
+        marker_color=SKY,
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [100 * max(0.0, high - s) for s, (_, high) in zip(shares, ends, strict=True)],
-            "arrayminus": [100 * max(0.0, s - low) for s, (low, _) in zip(shares, ends, strict=True)],
-            "color": GREY,
-            "thickness": 1.2,
+            "array": [100 * (high - s) for s, (_, high) in zip(shares, ends, strict=True)],
+            "arrayminus": [100 * (s - low) for s, (low, _) in zip(shares, ends, strict=True)],
+            "color": DARK_GREY,
+            "thickness": 1.5,
             "width": 3,
         },
         customdata=[f"{whole(h)} of {counted(t, unit)}" for h, t in zip(hits, trials, strict=True)],

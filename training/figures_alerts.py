@@ -38,8 +38,9 @@ from training.split import DAY
 HOUR: Final = 3_600_000_000  # microseconds
 SHOWN_FEATURES: Final = 30
 CURVE_POINTS: Final = 500
-Floats = npt.NDArray[np.float64]
 FEW: Final = 10  # frauds; a group with fewer says nothing about the model
+
+Floats = npt.NDArray[np.float64]
 
 
 def alert_parts(evaluation: Evaluation) -> list[Part]:
@@ -102,7 +103,7 @@ def alerts_against_recall(evaluation: Evaluation) -> Chart:
     figure.add_trace(threshold_marker(at, 100 * caught, in_legend=True))
     if at:
         figure.add_vline(at, line={"color": GREY, "dash": "dash", "width": 1.5})
-        text = f"budget: {label(evaluation.budget)}"
+        text = f"threshold set for {label(evaluation.budget)}"
         place = {"x": np.log10(at), "y": 1, "xanchor": "left", "yanchor": "bottom", "xshift": 6}
         figure.add_annotation(text=text, showarrow=False, **place)
     style(figure, 400)
@@ -247,7 +248,7 @@ def _recall_by(evaluation: Evaluation, name: str, by: str, names: Sequence[str],
     figure.update_yaxes(autorange="reversed", type="category", title_text=by)
     reading = f"The dashed line is the recall of all frauds, {percent(overall)}. "
     enough = [i for i in kept if trials[i] >= FEW]
-    if enough:
+    if len(enough) > 1:
         worst = min(enough, key=lambda i: hits[i] / trials[i])
         share = percent(float(hits[worst] / trials[worst]))
         reading += f"Weakest is {names[worst]}: {whole(hits[worst])} of {counted(trials[worst], 'fraud')} ({share})."

@@ -37,7 +37,8 @@ from training.figures import (
 )
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-AMOUNT_BINS: Final = 60
+AMOUNT_BINS: Final = 50
+LOWEST_AMOUNTS: Final = 0.001  # share of the amounts that the first bin takes in, zero and refunds included
 AMOUNT_QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 NIGHT_ENDS: Final = 6  # the last hour of the night, as in the feature of that name
 
@@ -125,8 +126,8 @@ def amounts(history: pl.DataFrame) -> Chart:
     """How amounts are spread in each class (logarithmic bins), and the share of frauds by band of amount."""
     amount = history["amount"].to_numpy() / MINOR_UNITS
     fraud = history["is_fraud"].to_numpy()
-    smallest = 1 / MINOR_UNITS
-    edges = np.geomspace(smallest, max(float(amount.max()), 10 * smallest) * 1.0001, AMOUNT_BINS + 1)
+    lowest = max(float(np.quantile(amount, LOWEST_AMOUNTS)), 1 / MINOR_UNITS)
+    edges = np.geomspace(lowest, max(float(amount.max()), 10 * lowest), AMOUNT_BINS + 1)
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.24, row_heights=[0.6, 0.4])
     shares = [class_shares(amount[rows], edges) for rows in (~fraud, fraud)]
     hover = "%{y:.2f} % of the class near %{x:,.2f}"
@@ -146,9 +147,9 @@ def amounts(history: pl.DataFrame) -> Chart:
     figure.update_yaxes(title_text="frauds (%)", row=2, col=1)
     style(figure, 520)
     reading = _amounts_reading(history, names, rates)
-    unusual = int((history["amount"] <= 0).sum())
-    if unusual:
-        reading += f" {counted(unusual, 'amount')} of zero or below {'is' if unusual == 1 else 'are'} in the first bin."
+    below = int((amount < lowest).sum())
+    if below:
+        reading += f" The first bin also holds {counted(below, 'amount')} below {lowest:,.2f}."
     return Chart("amounts", "Amounts, honest and fraudulent", reading, figure)
 
 
@@ -179,7 +180,7 @@ def clock(history: pl.DataFrame) -> Chart:
     style(figure, 340)
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_xaxes(title_text="hour of the day (UTC)", dtick=3, row=1, col=1)
-    figure.update_xaxes(title_text="weekday (UTC)", row=1, col=2)
+    figure.update_xaxes(title_text="weekday (UTC)", tickangle=0, tickfont_size=10, row=1, col=2)
     figure.update_yaxes(title_text="share of the class (%)", row=1, col=1)
 
     def nightly(rows: pl.DataFrame) -> str:

@@ -38,7 +38,7 @@ from training.figures import (
 HONEST_SAMPLE: Final = 100_000
 FRAUD_SAMPLE: Final = 50_000
 CORRELATION_SAMPLE: Final = 20_000
-SHOWN_BARS: Final = 60
+SHOWN_BARS: Final = 50
 SHOWN_CORRELATIONS: Final = 18
 SHOWN_DISTRIBUTIONS: Final = 6
 BINS: Final = 40
@@ -127,7 +127,7 @@ def separation_chart(ranking: list[Separation], rows: Sample) -> Chart:
     """Area under the ROC curve, Kolmogorov-Smirnov distance and missing share of each feature, in three panels."""
     shown = ranking[:SHOWN_BARS]
     names = [s.name for s in shown]
-    figure = make_subplots(rows=1, cols=3, shared_yaxes=True, column_widths=[0.5, 0.3, 0.2], horizontal_spacing=0.03)
+    figure = make_subplots(rows=1, cols=3, shared_yaxes=True, column_widths=[0.5, 0.3, 0.2], horizontal_spacing=0.05)
     for rises, color, meaning in ((True, VERMILION, "high values mean fraud"), (False, BLUE, "low values mean fraud")):
         group = [s for s in shown if s.rises is rises and not math.isnan(s.auc)]
         bar = go.Bar(x=[s.auc - 0.5 for s in group], base=0.5, y=[s.name for s in group], orientation="h")
@@ -140,11 +140,11 @@ def separation_chart(ranking: list[Separation], rows: Sample) -> Chart:
     for col, bar in ((2, ks), (3, missing)):
         bar.update(y=names, orientation="h", marker_color=GREY, showlegend=False)
         figure.add_trace(bar, row=1, col=col)
-    style(figure, 130 + 19 * len(shown))
+    style(figure, 126 + 16 * len(shown))
     figure.update_layout(barmode="overlay", bargap=0.3)
     order = {"categoryorder": "array", "categoryarray": names, "range": [len(names) - 0.4, -0.6]}
-    figure.update_yaxes(**order, dtick=1, tickfont_size=11, showgrid=False)
-    figure.update_xaxes(range=[0.5, 1], title_text="area under the ROC curve (AUC)", row=1, col=1)
+    figure.update_yaxes(**order, dtick=1, tickfont_size=10, showgrid=False)
+    figure.update_xaxes(range=[0.5, 1], tick0=0.5, dtick=0.1, title_text="area under the ROC curve (AUC)", row=1, col=1)
     figure.update_xaxes(range=[0, 1], title_text="KS distance", dtick=0.5, row=1, col=2)
     figure.update_xaxes(range=[0, 100], title_text="missing (%)", dtick=50, row=1, col=3)
     return Chart("separation", "What each feature separates on its own", _separation_reading(ranking, rows), figure)
@@ -244,8 +244,8 @@ def correlations(best: list[Separation], features: pl.DataFrame) -> Part:
     )
     figure = style(go.Figure(heat), 200 + 26 * len(moving))
     figure.update_layout(margin_t=TOP)
-    figure.update_yaxes(autorange="reversed", dtick=1, tickfont_size=11, showgrid=False)
-    figure.update_xaxes(tickangle=-60, dtick=1, tickfont_size=11, showgrid=False)
+    figure.update_yaxes(autorange="reversed", dtick=1, tickfont_size=10, showgrid=False)
+    figure.update_xaxes(tickangle=-60, dtick=1, tickfont_size=10, showgrid=False)
     pairs = np.nan_to_num(np.abs(np.tril(matrix, -1)))
     i, j = divmod(int(pairs.argmax()), len(moving))
     same = int((pairs >= SAME).sum())

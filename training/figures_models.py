@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -42,6 +41,12 @@ LOWEST_SCORE: Final = 1e-4
 CLOSE_UP: Final = 0.02  # of the honest rows: where a threshold can sensibly lie
 
 Floats = npt.NDArray[np.float64]
+
+
+def model_parts(evaluation: Evaluation) -> list[Part]:
+    """The parts about the candidates' quality; needs both classes among the held-out rows."""
+    charts = (roc, precision_recall, calibration, score_spread)
+    return [metrics(evaluation), *(chart(evaluation) for chart in charts)]
 
 
 def metrics(evaluation: Evaluation) -> Table:
@@ -110,7 +115,7 @@ def precision_recall(evaluation: Evaluation) -> Chart:
         figure.add_trace(candidate_line(position, f"{spoken(name)}, AP {averages[name]:.3f}", x, y))
     alert = evaluation.candidates[evaluation.champion] >= evaluation.threshold
     recall_at, base = alert[evaluation.y].mean(), evaluation.y.mean()
-    precision_at = evaluation.y[alert].mean() if alert.any() else 0.0
+    precision_at = evaluation.y[alert].mean() if alert.any() else math.nan
     figure.add_trace(threshold_marker(recall_at, precision_at, in_legend=True))
     figure.add_hline(base, line={"color": GREY, "dash": "dot", "width": 1})
     style(figure, 420)
@@ -152,7 +157,7 @@ def calibration(evaluation: Evaluation) -> Chart:
     figure.update_xaxes(title_text="score (mean of the bin)")
     figure.update_xaxes(range=[-0.01, 1.02], row=1, col=1)
     figure.update_yaxes(title_text="frauds in the bin (share)", range=[-0.02, 1.03], row=1, col=1)
-    ends = [np.log10(LOWEST_SCORE), 0.05]
+    ends = [np.log10(LOWEST_SCORE) - 0.2, 0.1]
     figure.update_xaxes(type="log", range=ends, dtick=1, row=1, col=2)
     figure.update_yaxes(type="log", range=ends, dtick=1, row=1, col=2)
     reading = (
@@ -177,15 +182,11 @@ def score_spread(evaluation: Evaluation) -> Chart:
     figure.update_yaxes(title_text="share of the class (%, logarithmic)", type="log", dtick=1)
     between = float(((score >= 0.05) & (score < 0.95)).mean())
     reading = (
-        f"{percent(between)} of the transactions have a score between 0.05 and 0.95; about the rest the model is nearly "
-        f"sure. The dashed line is the threshold, {decimal(evaluation.threshold)}; from there on a score raises an alert."
+        f"{percent(between)} of the transactions have a score between 0.05 and 0.95; about the rest the model is "
+        f"nearly sure. The dashed line is the threshold, {decimal(evaluation.threshold)}; from there on a score raises "
+        "an alert."
     )
     return Chart("score_spread", "Scores of the two classes", reading, figure)
-
-
-def model_parts(evaluation: Evaluation) -> list[Part]:
-    """The parts about the candidates' quality; needs both classes among the held-out rows."""
-    return [metrics(evaluation), *(make(evaluation) for make in _CHARTS)]
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -225,6 +226,3 @@ def _geometric_bins(evaluation: Evaluation) -> go.Scatter:
         hovertemplate="score %{x:.4f}: %{y:.4f} are frauds (%{customdata})<extra></extra>",
         showlegend=False,
     )
-
-
-_CHARTS: Final[tuple[Callable[[Evaluation], Chart], ...]] = (roc, precision_recall, calibration, score_spread)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Sections = list[tuple[str, list[Part]]]
 TITLE: Final = 40  # pixels that a figure grows by when its title is put into it
+LONG_TABLE: Final = 10  # rows; a longer table of pairs is set in two columns
 HERE: Final = Path(__file__).parent
 
 
@@ -85,8 +86,8 @@ def _about_models(evaluation: Evaluation) -> Sections:
     if evaluation.y.all() or not evaluation.y.any():
         kind = "honest transactions" if evaluation.y.all() else "frauds"
         reading = (
-            f"There are no {kind} among the {whole(evaluation.y.size)} held-out transactions, so no curve and no recall "
-            "can be given. Train on a history, or up to a date, whose last days have both."
+            f"There are no {kind} among the {whole(evaluation.y.size)} held-out transactions, so no curve and no "
+            "recall can be given. Train on a history, or up to a date, whose last days have both."
         )
         return [("The models", [metrics(evaluation), Note("one_class", "No comparison", reading)]), used]
     return [
@@ -168,6 +169,6 @@ def _table(table: Table) -> str:
     if any(table.header):
         head = row(table.header, "th", emphasis=False)
         return f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
-    half = (len(rows) + 1) // 2 if len(rows) > 6 else len(rows)
+    half = (len(rows) + 1) // 2 if len(rows) > LONG_TABLE else len(rows)
     columns = ["".join(column) for column in (rows[:half], rows[half:]) if column]
     return f'<div class="columns">{"".join(f"<table class=pairs>{column}</table>" for column in columns)}</div>'

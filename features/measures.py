@@ -1,0 +1,60 @@
+"""The formulas of the features that ``features.state`` computes; ``features.batch`` has the same ones as expressions.
+
+Both do the same float64 operations in the same order on the same exact integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from features.definitions import Aggregate, Entity, Feature
+from features.transaction import Transaction
+
+NAN: Final = math.nan
+_DAY: Final = 86_400_000_000
+_HOUR: Final = 3_600_000_000
+
+# (n, sum, sum of squares, this amount), in minor units -> value
+Measure = Callable[[int, int, int, int], float]
+
+
+def own_features(features: Iterable[Feature], transaction: Transaction) -> list[float]:
+    """The features that need nothing but the transaction, in the order given."""
+    hour = transaction.timestamp // _HOUR % 24
+    values = {
+        Aggregate.AMOUNT: transaction.amount / 100.0,
+        Aggregate.HOUR: float(hour),
+        Aggregate.WEEKEND: float((transaction.timestamp // _DAY + 3) % 7 >= 5),  # 1970-01-01 was a Thursday
+        Aggregate.NIGHT: float(hour <= 6),
+    }
+    return [values[f.aggregate] for f in features if f.entity is Entity.TRANSACTION]
+
+
+def _mean(n: int, total: int, _squares: int, _amount: int) -> float:
+    return float(total) / float(n) / 100.0 if n else NAN
+
+
+def _std(n: int, total: int, squares: int, _amount: int) -> float:
+    # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
+    return math.sqrt(float(n * squares - total * total) / float(n * (n - 1))) / 100.0 if n > 1 else NAN
+
+
+def _ratio(n: int, total: int, squares: int, amount: int) -> float:
+    return amount / 100.0 / _mean(n, total, squares, amount) if total else NAN
+
+
+def _zscore(n: int, total: int, squares: int, amount: int) -> float:
+    std = _std(n, total, squares, amount)
+    return (amount / 100.0 - _mean(n, total, squares, amount)) / std if std > 0.0 else NAN
+
+
+MEASURES: Final[dict[Aggregate, Measure]] = {
+    Aggregate.COUNT: lambda n, _total, _squares, _amount: float(n),
+    Aggregate.SUM: lambda _n, total, _squares, _amount: float(total) / 100.0,
+    Aggregate.MEAN: _mean,
+    Aggregate.STD: _std,
+    Aggregate.RATIO: _ratio,
+    Aggregate.ZSCORE: _zscore,
+}

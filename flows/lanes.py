@@ -1,0 +1,128 @@
+"""Several partitions read in step: each is a lane, and one that is ahead in event time waits for those behind it.
+
+A lane's lead is the newest event time read from it, so leads never fall and every lane keeps its own order.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from typing import Final, Generic, TypeVar
+
+from features.transaction import Label, Transaction
+
+BUFFERED: Final = 5000  # records of one lane that may wait before it is paused
+PATIENCE: Final = 10.0  # seconds that others wait for a lane that has records but delivers none
+SETTLING: Final = 0.5  # seconds that history waits for a lane that has just been read to its end
+LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
+IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the watermark back
+
+PartitionId = tuple[str, int]
+Parse = Callable[[bytes | None, int], Transaction | Label]
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Lane(Generic[T]):
+    """One partition: how far it was read, and what waits for its turn."""
+
+    def __init__(self, parse: Parse, offset: int, lead: int) -> None:
+        self.parse = parse
+        self.offset = self.read_to = offset  # of the first record that has not left, and that was not read
+        self.lead = self.left = lead  # the newest event time read, and that has left
+        self.at_end = False  # as far as Kafka has told
+        self.moved = False  # since the end was last looked for
+        self.paused = False
+        self.stirred = time.monotonic()
+        self.waiting: deque[tuple[int, int, T]] = deque()
+
+    def add(self, offset: int, event_time: int | None, record: T) -> None:
+        """Takes in the next record; one without an event time has that of the record before it."""
+        if event_time is not None and event_time > self.lead:
+            self.lead = event_time
+        self.waiting.append((self.lead, offset, record))
+        self.read_to = offset + 1
+        self.moved = True
+        self.stirred = time.monotonic()
+
+
+class Lanes(Generic[T]):
+    """All lanes of a reader."""
+
+    def __init__(self, lanes: Mapping[PartitionId, Lane[T]]) -> None:
+        self._lanes = lanes
+
+    def __getitem__(self, key: PartitionId) -> Lane[T]:
+        return self._lanes[key]
+
+    def moved(self) -> Iterator[tuple[PartitionId, Lane[T]]]:
+        """The lanes read from since this was last asked."""
+        for key, lane in self._lanes.items():
+            if lane.moved:
+                lane.moved = False
+                yield key, lane
+
+    def release(self, now: int) -> list[T]:
+        """The records whose turn it is, in the order of event time; ``now`` in microseconds since 1970.
+
+        A record waits for every lane that has more to read and lies behind it. History (what is older than a minute)
+        also waits a moment for lanes that were just read to their end: their producer may not have got further yet.
+        """
+        clock = time.monotonic()
+        behind, settling = [], []
+        for key, lane in self._lanes.items():
+            silent = clock - lane.stirred
+            if not lane.at_end and not lane.waiting and silent > PATIENCE:
+                _log.warning("a partition delivers nothing; the others go on", extra={"partition": key})
+                lane.at_end = True
+            elif not lane.at_end:
+                behind.append(lane.lead)
+            elif silent < SETTLING:
+                settling.append(lane.lead)
+        limit = min(behind, default=None)
+        limit_of_history = min(settling, default=None)
+        ready: list[tuple[int, T]] = []
+        for lane in self._lanes.values():
+            while lane.waiting:
+                lead, offset, record = lane.waiting[0]
+                if limit is not None and lead > limit:
+                    break
+                if limit_of_history is not None and limit_of_history < lead < now - LIVE:
+                    break
+                lane.waiting.popleft()
+                lane.offset, lane.left = offset + 1, lead
+                ready.append((lead, record))
+        ready.sort(key=itemgetter(0))  # stable, so each lane keeps its order
+        return [record for _, record in ready]
+
+    def slowest(self, topic: str) -> int:
+        """The least event time up to which the topic's lanes have left, not counting silent ones; 0 without any."""
+        clock = time.monotonic()
+        return min(
+            (
+                lane.left
+                for (of_topic, _), lane in self._lanes.items()
+                if of_topic == topic and (lane.waiting or not lane.at_end or clock - lane.stirred < IDLE)
+            ),
+            default=0,
+        )
+
+    def throttle(self) -> Iterator[tuple[PartitionId, bool]]:
+        """Lanes to pause (true), because what they deliver would only wait, or to resume (false)."""
+        for key, lane in self._lanes.items():
+            full = len(lane.waiting) >= BUFFERED
+            if full != lane.paused:
+                lane.paused = full
+                yield key, full
+
+    def offsets(self) -> dict[PartitionId, int]:
+        """Of each lane the first record that has not left."""
+        return {key: lane.offset for key, lane in self._lanes.items()}
+
+    def leads(self) -> dict[PartitionId, int]:
+        """Of each lane the newest event time that has left."""
+        return {key: lane.left for key, lane in self._lanes.items()}

@@ -1,0 +1,131 @@
+"""The rehearsal, which chooses champion, calibration and threshold, and the evaluation of the models that were fitted.
+
+See ``training.split`` for which days are what. Nothing here lets a label be used before it was known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from training.calibration import Budget, Calibration, calibrate, choose_threshold
+from training.evaluate import Evaluation, judge, known_compromised
+from training.fit import CANDIDATES, Labels, Matrix, Models, require_frauds
+from training.split import DAY, Period, Split, known_frauds
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a history with their features: ``features`` float32 [n, F], the rest [n]; see ``Evaluation``."""
+
+    period: Period
+    features: Matrix
+    y: Labels
+    account: npt.NDArray[Any]
+    timestamp: npt.NDArray[np.int64]
+    amount: npt.NDArray[np.int64]
+    fraud_scenario: npt.NDArray[Any]
+
+    def judge(self, scores: npt.NDArray[np.float64], threshold: float) -> dict[str, float]:
+        """The metrics of scores [n]; see ``training.evaluate.judge``."""
+        return judge(
+            scores, self.y, account=self.account, timestamp=self.timestamp, threshold=threshold, period=self.period
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rehearsal decided. ``thresholds`` and ``calibrations`` are by candidate, as are the ``metrics``."""
+
+    champion: str
+    calibrations: dict[str, Calibration]
+    thresholds: dict[str, float]
+    metrics: dict[str, dict[str, float]]
+
+
+def training_rows(history: pl.DataFrame, features: pl.DataFrame, split: Split, period: Period) -> tuple[Matrix, Labels]:
+    """Features [n, F] and labels [n] of a training or rehearsal period, labels as they were known when it was over.
+
+    That is one label delay after its end; a fraud that was found out later counts as honest.
+    """
+    inside = period.rows(history)
+    labels = known_frauds(history, period.end + split.label_delay, split.label_delay)
+    return _matrix(features, inside), labels[inside]
+
+
+def judged_rows(
+    history: pl.DataFrame, features: pl.DataFrame, split: Split, period: Period, *, keep_compromised: bool
+) -> Rows:
+    """The rows of a period that models are judged on, without accounts known to be compromised unless these are kept.
+
+    The labels of validation days are those known at ``as_of``; those of test days are all that the history has.
+    """
+    inside = period.rows(history)
+    if period.end <= split.as_of:
+        history = history.with_columns(is_fraud=pl.Series(known_frauds(history, split.as_of, split.label_delay)))
+    if not keep_compromised:
+        inside &= ~known_compromised(history, period, split.label_delay)
+    rows = history.filter(pl.Series(inside))
+    return Rows(
+        period,
+        _matrix(features, inside),
+        rows["is_fraud"].to_numpy(),
+        rows["account_id"].to_numpy(),
+        rows["timestamp"].dt.epoch("us").to_numpy(),
+        rows["amount"].to_numpy(),
+        rows["fraud_scenario"].to_numpy(),
+    )
+
+
+def choose(models: Models, rows: Rows, budget: Budget) -> Choice:
+    """Champion (the highest average precision), calibrations and thresholds, from the rehearsal's models.
+
+    ``rows`` are of the validation days. Raises ``InvalidHistory`` where they have too few frauds.
+    """
+    require_frauds(rows.y, "validation")
+    calibrations: dict[str, Calibration] = {}
+    thresholds: dict[str, float] = {}
+    metrics: dict[str, dict[str, float]] = {}
+    alerts = budget.alerts(len(rows.y), (rows.period.end - rows.period.start) / DAY)
+    for candidate in CANDIDATES:
+        margin = models.margin(candidate, rows.features)
+        calibrations[candidate] = calibrate(margin, rows.y)
+        scores = calibrations[candidate].scores(margin)
+        thresholds[candidate] = choose_threshold(scores, alerts)
+        metrics[candidate] = rows.judge(scores, thresholds[candidate])
+    champion = max(CANDIDATES, key=lambda candidate: metrics[candidate]["average_precision"])
+    return Choice(champion, calibrations, thresholds, metrics)
+
+
+def evaluate(
+    models: Models, choice: Choice, rows: Rows, *, names: tuple[str, ...], budget: Budget, split: Split
+) -> Evaluation:
+    """How fitted models do on held-out rows, with the calibrations and thresholds of the rehearsal."""
+    scores = {
+        candidate: choice.calibrations[candidate].scores(models.margin(candidate, rows.features))
+        for candidate in CANDIDATES
+    }
+    return Evaluation(
+        candidates=scores,
+        champion=choice.champion,
+        threshold=choice.thresholds[choice.champion],
+        budget=str(budget),
+        y=rows.y,
+        amount=rows.amount,
+        timestamp=rows.timestamp,
+        account=rows.account,
+        fraud_scenario=rows.fraud_scenario,
+        features=rows.features,
+        feature_names=names,
+        importances=dict(zip(names, models.importances(choice.champion).tolist(), strict=True)),
+        metrics={candidate: rows.judge(scores[candidate], choice.thresholds[candidate]) for candidate in CANDIDATES},
+        split=split,
+    )
+
+
+def _matrix(features: pl.DataFrame, rows: Labels) -> Matrix:
+    return np.ascontiguousarray(features.filter(pl.Series(rows)).to_numpy())
