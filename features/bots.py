@@ -275,7 +275,6 @@ def _rows_of(
     return order[position], owner
 
 
-def _check(name: str, value: float, least: float, most: float = float("inf")) -> None:
+def _check(name: str, value: float, least: float, most: float = 1e9) -> None:
     if not least <= value <= most:
-        bound = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:g}"
-        raise InvalidSetting(f"{name} is {value}; give a number {bound}")
+        raise InvalidSetting(f"{name} is {value}; give a number from {least:g} to {most:g}")

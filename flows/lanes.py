@@ -16,7 +16,7 @@ from features.transaction import Label, Transaction
 
 BUFFERED: Final = 5000  # records of one lane that may wait before it is paused
 PATIENCE: Final = 10.0  # seconds that others wait for a lane that has records but delivers none
-SETTLING: Final = 0.5  # seconds that history waits for a lane that has just been read to its end
+SETTLING: Final = 0.1  # seconds that history waits for a lane of its own kind that has just been read to its end
 LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
 IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the watermark back
 
@@ -28,10 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 class Lane(Generic[T]):
-    """One partition: how far it was read, and what waits for its turn."""
+    """One partition: how far it was read, and what waits for its turn.
 
-    def __init__(self, parse: Parse, offset: int, lead: int) -> None:
+    ``settles``: whether history waits a moment for it when it was read to its end.
+    """
+
+    def __init__(self, parse: Parse, offset: int, lead: int, *, settles: bool) -> None:
         self.parse = parse
+        self.settles = settles
         self.offset = self.read_to = offset  # of the first record that has not left, and that was not read
         self.lead = self.left = lead  # the newest event time read, and that has left
         self.at_end = False  # as far as Kafka has told
@@ -70,7 +74,7 @@ class Lanes(Generic[T]):
         """The records whose turn it is, in the order of event time; ``now`` in microseconds since 1970.
 
         A record waits for every lane that has more to read and lies behind it. History (what is older than a minute)
-        also waits a moment for lanes that were just read to their end: their producer may not have got further yet.
+        also waits a moment for lanes that settle: their producer may not have got further yet.
         """
         clock = time.monotonic()
         behind, settling = [], []
@@ -81,7 +85,7 @@ class Lanes(Generic[T]):
                 lane.at_end = True
             elif not lane.at_end:
                 behind.append(lane.lead)
-            elif silent < SETTLING:
+            elif lane.settles and silent < SETTLING:
                 settling.append(lane.lead)
         limit = min(behind, default=None)
         limit_of_history = min(settling, default=None)

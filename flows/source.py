@@ -99,7 +99,12 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
                     # Settled now: a stop before the first record must not lose the place where reading began.
                     low, high = topics.edges(self._consumer, topic, number, settings)
                     offset = low if settings.start_from == "earliest" else high
-                lanes[topic, number] = Lane(parsers[topic], offset, positions.leads.get((topic, number), 0))
+                lanes[topic, number] = Lane(
+                    parsers[topic],
+                    offset,
+                    positions.leads.get((topic, number), 0),
+                    settles=topic == settings.transactions_topic,
+                )
         self._lanes = Lanes(lanes)
         self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
 

@@ -40,9 +40,8 @@ def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame
     """
     champion = spoken(evaluation.champion)
     lead = f"Champion: {champion}. Alert from a score of {evaluation.threshold:.4g} on (budget: {evaluation.budget})."
-    split = Table("split", "Which days are what", "All days in UTC.", ("", ""), tuple(evaluation.split.describe()))
     sections: Sections = [
-        ("The split", [split]),
+        ("The split", [_split(evaluation, history)]),
         ("The data", _about_data(history, features)),
         *_about_models(evaluation),
     ]
@@ -79,6 +78,18 @@ def _about_data(history: pl.DataFrame, features: pl.DataFrame) -> list[Part]:
         message = f"the history has {history.height} rows but the features have {features.height}; compute them from it"
         raise InvalidHistory(message)
     return [*data_parts(history), *feature_parts(features, history["is_fraud"])]
+
+
+def _split(evaluation: Evaluation, history: pl.DataFrame) -> Table:
+    judged, held_out = evaluation.y.size, int(evaluation.split.held_out.rows(history).sum())
+    reading = f"All days are UTC. The models are judged on the {whole(judged)} transactions of the last days"
+    if judged < held_out:
+        reading = (
+            f"All days are UTC. The models are judged on {whole(judged)} of the {whole(held_out)} transactions of the "
+            "last days, without the accounts that were already known as compromised"
+        )
+    reading += "; alerts a day and card precision are of the same transactions."
+    return Table("split", "Which days are what", reading, ("", ""), tuple(evaluation.split.describe()))
 
 
 def _about_models(evaluation: Evaluation) -> Sections:

@@ -36,6 +36,7 @@ TYPES: Final = ("card_present", "contactless", "online", "withdrawal")
 MERCHANTS_AN_ACCOUNT: Final = 2  # as in the Handbook: 10,000 for 5,000
 STAGES: Final = 3
 MAX_ROWS: Final = 100_000_000
+MAX_INTENSITY: Final = 10_000
 _ONLINE: Final = TYPES.index("online")
 _TYPE_WEIGHTS: Final = (4.0, 3.0, 2.0, 1.0)
 _RADIUS: Final = 5.0
@@ -71,14 +72,13 @@ class Simulation:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("accounts", "merchants", "days"):
-            number = getattr(self, name)
+        for name, number in (("accounts", self.accounts), ("merchants", self.merchants), ("days", self.days)):
             if number is not None and number < 1:
                 raise InvalidSetting(f"{name} is {number}; give a whole number of at least 1")
         if not 0 < self.rate < float("inf"):
             raise InvalidSetting(f"rate is {self.rate}; give the mean transactions an account makes a day, such as 2")
-        if not 0 <= self.intensity < float("inf"):
-            raise InvalidSetting(f"intensity is {self.intensity}; give a factor of at least 0, such as 1")
+        if not 0 <= self.intensity <= MAX_INTENSITY:
+            raise InvalidSetting(f"intensity is {self.intensity}; give a factor from 0 to {MAX_INTENSITY:,}, such as 1")
         if self.seed < 0:
             raise InvalidSetting(f"seed is {self.seed}; give a whole number of at least 0")
         if self.start.year < 1970 or self.days > (date.max - self.start).days:
@@ -255,9 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=int, default=standard.days)
     parser.add_argument("--start", type=_date, default=standard.start, help="first day, such as 2018-04-01")
     parser.add_argument("--rate", type=float, default=standard.rate, help="mean transactions an account makes a day")
-    parser.add_argument(
-        "--bots", type=_names, default=SCENARIOS, help=f"which, by comma, or none: {','.join(SCENARIOS)}"
-    )
+    parser.add_argument("--bots", type=_names, default=SCENARIOS, help=f"none, or some of {','.join(SCENARIOS)}")
     parser.add_argument("--intensity", type=float, default=1.0, help="multiplies how many victims the bots take a day")
     parser.add_argument("--seed", type=int, default=standard.seed)
     options = vars(parser.parse_args(arguments))

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from features.definitions import Entity, Feature
-from features.state import EntityState, Plan, own_features
+from features.measures import own_features
+from features.state import EntityState, Plan
 from features.transaction import EPOCH, MICROSECOND, Label, Transaction
 from tests.features.oracle import Floats, Record
 

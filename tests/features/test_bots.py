@@ -258,8 +258,8 @@ def test_the_first_day_has_a_victim_even_of_ten_minutes_of_traffic() -> None:
 @pytest.mark.parametrize(
     ("bot", "message"),
     [
-        (partial(merchant_compromise, merchants_a_day=-1), "merchants_a_day is -1; give a number at least 0"),
-        (partial(merchant_compromise, days=0), "days is 0; give a number at least 1"),
+        (partial(merchant_compromise, merchants_a_day=-1), "merchants_a_day is -1; give a number from 0 to"),
+        (partial(merchant_compromise, days=0), "days is 0; give a number from 1 to"),
         (partial(card_theft, share=1.5), "share is 1.5; give a number from 0 to 1"),
         (partial(card_theft, accounts_a_day=float("nan")), "accounts_a_day is nan"),
         (partial(account_takeover, payments=(5, 4)), "payments is 5; give a number from 1 to 4"),

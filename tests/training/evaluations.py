@@ -1,4 +1,4 @@
-"""Small histories and evaluations for the tests of the report, made under a seed, with known answers computed outside."""
+"""Small histories and evaluations for the tests of the report, made under a seed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def history(rows: int = 3_000, days: float = 30, fraud: float = 0.03, seed: int 
         "fraud_scenario": [str(kind) if bad else None for kind, bad in zip(kinds, is_fraud, strict=True)],
         **columns,
     }
-    texts = ("transaction_id", "account_id", "merchant_id", "transaction_type", "location", "device_id")
-    types = {**dict.fromkeys((*texts, "fraud_scenario"), pl.String), "timestamp": INSTANT, "labelled_at": INSTANT}
-    frame = pl.DataFrame({n: pl.lit(v) if v is None else v for n, v in data.items() if v is not None})
-    return frame.with_columns(pl.lit(None, types[n]).alias(n) for n, v in data.items() if v is None).select(
-        pl.col(name).cast(types.get(name, frame.schema.get(name, pl.String))) for name in data
-    )
+    return pl.DataFrame({name: _column(name, values, rows) for name, values in data.items()})
+
+
+def _column(name: str, values: Any, rows: int) -> pl.Series:
+    types: dict[str, Any] = {"amount": pl.Int64, "is_fraud": pl.Boolean, "timestamp": INSTANT, "labelled_at": INSTANT}
+    return pl.Series(name, [None] * rows if values is None else values, types.get(name, pl.String))
 
 
 def features(of: pl.DataFrame, seed: int = 3) -> pl.DataFrame:

@@ -106,7 +106,7 @@ def test_figures_do_not_grow_with_the_history() -> None:
     assert large < 1.2 * small
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.integers(0, 10**14), st.integers(-100, 10**9), st.booleans(), st.sampled_from(["a", "<b>", None])),
