@@ -1,405 +1,21 @@
-"""A Kafka to work with: Apache Kafka from Maven Central, or librdkafka's mock cluster where there is no Java.
+"""The local Apache Kafka as a command.
 
-    python -m flows.broker run|start|stop|status [--port 9092] [--data DIR] [--fresh]
-
-``LocalKafka`` is the real broker: one JVM in KRaft combined mode, a process of its own, data that survives a
-crash. It listens on the loopback interface only, without authentication, and runs on Linux and macOS.
-``MockKafka`` lives in this process and in memory; it carries messages but has no real transactions, so it
-proves nothing about delivery.
+python -m flows.broker run|start|stop|status [--port 9092] [--data DIR] [--fresh]
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import hashlib
-import json
-import os
-import re
-import secrets
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, Final, NoReturn, Self, TextIO
+from typing import NoReturn
 
-from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
-from rich.console import Console
-
-from features.errors import KafkaFailure, VigieError
-
-DEFAULT_PORT: Final = 9092
-DEFAULT_DATA_DIR: Final = Path(".cache/kafka")
-
-_HOST: Final = "127.0.0.1"
-_CONFIG_DIR: Final = Path(__file__).resolve().parent / "kafka"
-_POM: Final = (_CONFIG_DIR / "pom.xml").read_text(encoding="utf-8")
-KAFKA_VERSION: Final = re.findall(r"<kafka\.version>(.+?)</kafka\.version>", _POM)[0]
-_MINIMUM_JAVA: Final = 17
-# Without the optimising compiler a short-lived broker starts in half the time and burns half the CPU.
-_JVM_OPTIONS: Final = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
-# Any 16 bytes in base64 make a cluster id; a fixed one spares a start of the JVM.
-_CLUSTER_ID: Final = "dmlnaWUtbG9jYWxrYWZrYQ"
-_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class RunningBroker:
-    """The process that runs on a data directory."""
-
-    pid: int
-    port: int
-
-
-class LocalKafka:
-    """One Apache Kafka broker on this machine; as a context manager, it runs for as long as the block.
-
-    ``data_dir`` receives the topics (``kafka-data``), the broker's log (``kafka-logs``) and ``broker.json``,
-    which says who runs there. A broker started on the directory of an earlier one has its topics, whatever
-    the port. ``properties`` are further server properties and replace those of
-    ``flows/kafka/server.properties``, except that ``listeners`` (TLS, SASL) stand beside the plain one.
-    """
-
-    def __init__(
-        self,
-        port: int = DEFAULT_PORT,
-        data_dir: Path = DEFAULT_DATA_DIR,
-        *,
-        properties: Mapping[str, str] | None = None,
-        start_timeout: float = 120.0,
-    ) -> None:
-        self.port = port
-        self.bootstrap_servers = f"{_HOST}:{port}"
-        self.data_dir = data_dir.resolve()
-        self.log_file = self.data_dir / "kafka-logs" / "server.log"
-        self._properties = dict(properties or {})
-        self._start_timeout = start_timeout
-        self._lock_file = self.data_dir / "broker.json"
-        self._console_file = self.log_file.with_name("console.log")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start the broker and return when a client can use it and every partition has its leader.
-
-        Raises ``KafkaFailure`` when Java or Maven is missing, a broker already runs on this data, the port is
-        in use, or the broker does not come up within ``start_timeout`` seconds.
-        """
-        java, libs = _java(), install()
-        log_config = f"-Dlog4j2.configurationFile={(_CONFIG_DIR / 'log4j2.properties').as_uri()}"
-        jvm = (java, *_JVM_OPTIONS, log_config, "-cp", f"{libs}/*")
-        process = None
-        try:
-            with self._lock() as lock, _progress(f"Starting Apache Kafka {KAFKA_VERSION}"):
-                _require_unused(self.port)
-                self._write_properties()
-                self.log_file.parent.mkdir(exist_ok=True)
-                with self._console_file.open("wb") as console:
-                    # A directory that was left half formatted has no meta.properties and is formatted again.
-                    if not (self.data_dir / "kafka-data" / "meta.properties").exists():
-                        self._format(jvm, console)
-                    self._process = process = subprocess.Popen(
-                        (*jvm, "kafka.Kafka", "server.properties"),
-                        cwd=self.data_dir,
-                        env=_jvm_environment(),
-                        stdin=subprocess.DEVNULL,
-                        stdout=console,
-                        stderr=console,
-                        start_new_session=True,  # Ctrl-C is for this process, which then stops the broker
-                        pass_fds=(lock.fileno(),),  # the lock is held for exactly as long as the broker lives
-                    )
-                json.dump({"pid": process.pid, "port": self.port}, lock)
-                lock.flush()
-                self._await_ready(process)
-        except BaseException:  # Ctrl-C and SIGTERM too: an interrupted start leaves no broker behind
-            if process is not None:
-                process.kill()
-                process.wait()
-            raise
-
-    def stop(self, timeout: float = 30.0) -> bool:
-        """Stop the broker on this data, whoever started it; False when there was none.
-
-        It gets SIGTERM, and SIGKILL if it still lives after ``timeout`` seconds.
-        """
-        return self._end(signal.SIGTERM, timeout) or self._end(signal.SIGKILL, timeout)
-
-    def kill(self) -> None:
-        """End the broker with SIGKILL, as a crash would; acknowledged messages outlive it."""
-        self._end(signal.SIGKILL, timeout=30.0)
-
-    def wait(self) -> None:
-        """Block until the broker that this object started ends; ``KafkaFailure`` unless it was told to."""
-        if self._process is not None and (code := self._process.wait()) not in (0, 128 + signal.SIGTERM):
-            raise KafkaFailure(f"Kafka ended with exit code {code}. {self._tail()}")
-
-    def running(self) -> RunningBroker | None:
-        """The broker that runs on this data now, whoever started it."""
-        if not self._lock_file.exists():
-            return None
-        with self._lock_file.open(encoding="utf-8") as lock:
-            if _try_lock(lock, fcntl.LOCK_SH):
-                return None
-            text = lock.read()
-        if not text:
-            raise KafkaFailure(f"a Kafka is being started on {self.data_dir}; try again in a few seconds")
-        return RunningBroker(**json.loads(text))
-
-    def wipe(self) -> None:
-        """Delete all topics and logs. Raises ``KafkaFailure`` while a broker runs on them."""
-        with self._lock():
-            for folder in ("kafka-data", "kafka-logs"):
-                if (self.data_dir / folder).exists():
-                    shutil.rmtree(self.data_dir / folder)
-
-    @contextmanager
-    def _lock(self) -> Iterator[TextIO]:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        with self._lock_file.open("a+", encoding="utf-8") as lock:
-            if not _try_lock(lock, fcntl.LOCK_EX):
-                broker = self.running()
-                who = f"port {broker.port}, pid {broker.pid}" if broker else "ending just now"
-                raise KafkaFailure(
-                    f"a Kafka already runs on {self.data_dir} ({who}): use it, or stop it with "
-                    f"`{_stop_command(self.data_dir)}`"
-                )
-            lock.truncate(0)
-            yield lock
-
-    def _end(self, signal_number: signal.Signals, timeout: float) -> bool:
-        broker = self.running()
-        if broker is None:
-            return False
-        with suppress(ProcessLookupError):  # it ended since
-            os.kill(broker.pid, signal_number)
-        deadline = time.monotonic() + timeout
-        while self.running() is not None:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        if self._process is not None:
-            self._process.wait()
-        return True
-
-    def _write_properties(self) -> None:
-        controller = f"{_HOST}:{free_port()}"
-        listeners = [f"PLAINTEXT://{self.bootstrap_servers}", f"CONTROLLER://{controller}"]
-        if "listeners" in self._properties:
-            listeners.append(self._properties["listeners"])
-        # Voters of this static form are not stored with the data, so that ports can differ at each start.
-        own = {"listeners": ",".join(listeners), "controller.quorum.voters": f"1@{controller}"}
-        # In a properties file the last line of a name holds, and escapes are those of a JSON string.
-        lines = [f"{name}={json.dumps(value)[1:-1]}\n" for name, value in (self._properties | own).items()]
-        defaults = (_CONFIG_DIR / "server.properties").read_text(encoding="ascii")
-        (self.data_dir / "server.properties").write_text(defaults + "".join(lines), encoding="ascii")
-
-    def _format(self, jvm: Sequence[str], console: BinaryIO) -> None:
-        arguments = ("--ignore-formatted", "--cluster-id", _CLUSTER_ID, "--config", "server.properties")
-        command = (*jvm, "kafka.tools.StorageTool", "format", *arguments)
-        done = subprocess.run(
-            command, cwd=self.data_dir, env=_jvm_environment(), stdout=console, stderr=console, check=False
-        )
-        if done.returncode:
-            raise KafkaFailure(f"Kafka could not prepare {self.data_dir}. {self._tail()}")
-
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
-        # Connections are refused at first: try again soon, and do not log it.
-        patient = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, **patient})
-        deadline = time.monotonic() + self._start_timeout
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise KafkaFailure(f"Kafka failed to start (exit code {process.returncode}). {self._tail()}")
-            with suppress(KafkaException):
-                topics = client.list_topics(timeout=1).topics.values()
-                if all(part.leader >= 0 for topic in topics for part in topic.partitions.values()):
-                    return
-                time.sleep(0.05)
-        raise KafkaFailure(f"Kafka did not answer within {self._start_timeout:g} seconds. {self._tail()}")
-
-    def _tail(self) -> str:
-        lines: list[str] = []
-        for file in (self.log_file, self._console_file):
-            if file.exists():
-                text = file.read_text(encoding="utf-8", errors="replace")
-                lines += [line for line in text.splitlines() if not line.startswith("\t")][-10:]
-        return f"The last lines of its log ({self.log_file}):\n" + "\n".join(lines)
-
-
-class MockKafka:
-    """librdkafka's mock cluster: a broker without Java, inside this process, for other processes too.
-
-    Everything is lost when it is closed. Topics have four partitions and come into being when a producer or
-    ``topics`` names them; AdminClient.create_topics is not answered. Consumer groups wait three seconds for
-    their members.
-    """
-
-    def __init__(self, topics: Sequence[str] = ()) -> None:
-        self.topics = tuple(topics)
-        self.bootstrap_servers = ""
-        self._client: Producer | None = None
-
-    def __enter__(self) -> Self:
-        self._client = Producer({"test.mock.num.brokers": 1, "log_level": 4})
-        brokers = self._client.list_topics(timeout=10).brokers.values()
-        self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
-        for topic in self.topics:
-            self._client.list_topics(topic, timeout=10)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-
-def available() -> str | None:
-    """Why no local Kafka can run here, with what to install; None if it can."""
-    try:
-        _java()
-        if not _install_dir().is_dir():
-            _maven()
-    except KafkaFailure as reason:
-        return str(reason)
-    return None
-
-
-def install() -> Path:
-    """The folder with the broker's jars, downloaded from Maven Central (45 MB) when it is not there yet.
-
-    It lies under ``$XDG_CACHE_HOME/vigie`` (default ``~/.cache/vigie``) and is complete or absent, however
-    many processes ask at once. Raises ``KafkaFailure`` when Maven is missing or fails.
-    """
-    target = _install_dir()
-    if target.is_dir():
-        return target
-    maven = _maven()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.is_dir():
-            return target
-        with (
-            tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as scratch,
-            _progress(f"Downloading Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB, only once)"),
-        ):
-            pom, libs = Path(scratch, "pom.xml"), Path(scratch, "libs")
-            pom.write_text(_POM, encoding="utf-8")
-            goal = ("dependency:copy-dependencies", f"-DoutputDirectory={libs}", "-DincludeScope=runtime")
-            command = (maven, "--batch-mode", "--quiet", "--file", str(pom), *goal)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode or not libs.is_dir():
-                output = "\n".join((done.stdout + done.stderr).splitlines()[:10])
-                raise KafkaFailure(
-                    f"Maven could not download Apache Kafka {KAFKA_VERSION} (exit code {done.returncode}); "
-                    f"check the network, or the mirror in ~/.m2/settings.xml. It said:\n{output}"
-                )
-            libs.rename(target)
-    return target
-
-
-def free_port() -> int:
-    """A port of the loopback interface on which nothing listens now.
-
-    It lies below the range from which systems take the ports of outgoing connections (32768 on Linux): a
-    client that reconnects to a stopped broker at a port of that range can connect to itself, and holds it.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        if _unused(port):
-            return port
-
-
-def _install_dir() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "vigie" / f"kafka-{KAFKA_VERSION}-{hashlib.sha256(_POM.encode()).hexdigest()[:8]}"
-
-
-def _java() -> str:
-    remedy = f"install Java {_MINIMUM_JAVA} or newer (apt install default-jre-headless; brew install openjdk)"
-    java = shutil.which("java")
-    if java is None:
-        raise KafkaFailure(f"no java on PATH, and Apache Kafka needs it: {remedy}")
-    said = subprocess.run((java, "-version"), capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', said)
-    if version is None:
-        raise KafkaFailure(f"{java} does not tell its version ({said.strip()!r}): {remedy}")
-    if int(version[1]) < _MINIMUM_JAVA:
-        raise KafkaFailure(f"{java} is Java {version[1]}, too old for Apache Kafka {KAFKA_VERSION}: {remedy}")
-    return java
-
-
-def _jvm_environment() -> dict[str, str]:
-    # In the C locale a JVM cannot enter a directory whose name has other letters than ASCII.
-    return os.environ | {"LC_ALL": "C.UTF-8"}
-
-
-def _maven() -> str:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise KafkaFailure(
-            "no mvn on PATH, and Apache Kafka is downloaded with it: install Maven "
-            "(apt install maven; brew install maven)"
-        )
-    return maven
-
-
-def _unused(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the broker does: connections in TIME_WAIT are no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _require_unused(port: int) -> None:
-    if not _unused(port):
-        raise KafkaFailure(
-            f"port {port} is in use: stop the program that has it (`lsof -i :{port}` names it; a Kafka of "
-            f"another directory ends with `python -m flows.broker stop --data DIR`), or choose another --port"
-        )
-
-
-def _try_lock(file: TextIO, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def _progress(text: str) -> Iterator[None]:
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(text):
-            yield
-    else:
-        print(text, file=sys.stderr, flush=True)
-        yield
-
-
-def _stop_command(data_dir: Path) -> str:
-    option = "" if data_dir == DEFAULT_DATA_DIR.resolve() else f" --data {data_dir}"
-    return f"python -m flows.broker stop{option}"
+from features.errors import VigieError
+from flows.kafka_install import KAFKA_VERSION
+from flows.local_kafka import DEFAULT_DATA_DIR, DEFAULT_PORT, ENDING_SIGNALS, HOST, LocalKafka, stop_command
 
 
 def _port(text: str) -> int:
@@ -431,7 +47,7 @@ def _act(options: argparse.Namespace) -> int:
     kafka = LocalKafka(getattr(options, "port", DEFAULT_PORT), options.data)
     if options.action == "status":
         broker = kafka.running()
-        print(f"Kafka runs at {_HOST}:{broker.port} (pid {broker.pid})" if broker else "no Kafka runs")
+        print(f"Kafka runs at {HOST}:{broker.port} (pid {broker.pid})" if broker else "no Kafka runs")
         return 0 if broker else 3
     if options.action == "stop":
         print("Kafka is stopped" if kafka.stop() else "no Kafka was running")
@@ -440,7 +56,7 @@ def _act(options: argparse.Namespace) -> int:
         kafka.wipe()
     if options.action == "start":
         kafka.start()
-        _print_place(kafka, _stop_command(kafka.data_dir))
+        _print_place(kafka, stop_command(kafka.data_dir))
     else:
         with kafka:
             _print_place(kafka, "Ctrl-C")
@@ -454,7 +70,7 @@ def _print_place(kafka: LocalKafka, stop: str) -> None:
 
 
 def _interrupt(_signal_number: int, _frame: FrameType | None) -> NoReturn:
-    for signal_number in _ENDING_SIGNALS:  # a second Ctrl-C must not interrupt the broker's orderly end
+    for signal_number in ENDING_SIGNALS:  # a second Ctrl-C must not interrupt the broker's orderly end
         signal.signal(signal_number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -462,7 +78,7 @@ def _interrupt(_signal_number: int, _frame: FrameType | None) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _arguments(argv)
-    for signal_number in _ENDING_SIGNALS:
+    for signal_number in ENDING_SIGNALS:
         signal.signal(signal_number, _interrupt)
     try:
         return _act(options)

@@ -72,7 +72,7 @@ def read(path: Path, columns: Path | None = None) -> pl.DataFrame:
         frame = frame.with_columns(pl.col("timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC"))
     if "is_fraud" not in frame.columns:
         frame = frame.with_columns(is_fraud=False)
-    optional = [name for name in (*TEXTS, "labelled_at") if name in frame.columns]
+    optional = [name for name in (*TEXTS, "labelled_at", "fraud_scenario") if name in frame.columns]
     kept = frame.select(*IDS, "amount", "timestamp", pl.col("is_fraud").cast(pl.Boolean), *optional)
     return kept.sort("timestamp", maintain_order=True)
 
@@ -114,10 +114,17 @@ def with_bots(history: pl.DataFrame, scenarios: Sequence[str], intensity: float,
     )
 
 
-def publish(history: pl.DataFrame, settings: Settings, pace: Pace, label_delay: timedelta | None) -> tuple[int, int]:
+def publish(
+    history: pl.DataFrame,
+    settings: Settings,
+    pace: Pace,
+    label_delay: timedelta | None,
+    sent_at: dict[str, float] | None = None,
+) -> tuple[int, int]:
     """Sends the transactions and, unless ``label_delay`` is None, the labels of frauds that fall due before the end.
 
-    Returns how many of each. Raises ``KafkaFailure`` where Kafka does not take one.
+    ``sent_at`` gets the time (``time.time``) at which each transaction id was sent. Returns how many transactions and
+    labels. Raises ``KafkaFailure`` where Kafka does not take one.
     """
     topics.partitions(settings, [settings.transactions_topic, settings.labels_topic])
     sender = Sender(settings)
@@ -133,6 +140,8 @@ def publish(history: pl.DataFrame, settings: Settings, pace: Pace, label_delay: 
         for due, topic, key, message in _schedule(history, settings, pace, label_delay):
             sender.wait(due)
             sender.send(topic, key, message)
+            if sent_at is not None and topic == settings.transactions_topic:
+                sent_at[str(message["transaction_id"])] = time.time()
             sent[topic] += 1
             if sent[topic] % 500 == 0:
                 progress.update(task, completed=sent[settings.transactions_topic])

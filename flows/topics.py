@@ -54,6 +54,16 @@ def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tu
             return low, high
 
 
+def records(settings: Settings, topic: str) -> int:
+    """How many records a topic holds."""
+    consumer = Consumer({**settings.kafka, "group.id": "vigie-count"})
+    try:
+        count = partitions(settings, [topic])[topic]
+        return sum(high - low for low, high in (edges(consumer, topic, n, settings) for n in range(count)))
+    finally:
+        consumer.close()
+
+
 def _admin(settings: Settings) -> AdminClient:
     try:
         return AdminClient(dict(settings.kafka), logger=_log)

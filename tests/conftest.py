@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from flows.broker import LocalKafka, available, free_port
+from flows.kafka_install import available
+from flows.local_kafka import LocalKafka, free_port
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from training.evaluate import CARDS, Evaluation
 from training.figures import (
     GREY,
     Chart,
@@ -32,12 +33,11 @@ from training.figures import (
     wilson,
 )
 
-if TYPE_CHECKING:
-    from training.evaluate import Evaluation
-
 CURVE_POINTS: Final = 600
 CALIBRATION_BINS: Final = 10
 LOWEST_SCORE: Final = 1e-4
+LOW_SCORE: Final = 0.05
+SCORE_BINS: Final = 25
 CLOSE_UP: Final = 0.02  # of the honest rows: where a threshold can sensibly lie
 
 Floats = npt.NDArray[np.float64]
@@ -60,9 +60,10 @@ def metrics(evaluation: Evaluation) -> Table:
     reading = (
         f"Measured on {whole(n)} held-out transactions with {counted(frauds, 'fraud')} ({percent(frauds / n)}). "
         f"The champion is {spoken(evaluation.champion)}. Scores drawn at random reach an AUC of 0.5 and an average "
-        f"precision of {decimal(frauds / n)}."
+        f"precision of {decimal(frauds / n)}. Recall, precision and alerts a day are at each candidate's own threshold "
+        f"for the budget ({evaluation.budget})."
     )
-    header = ("candidate", *(spoken(name) for name in names))
+    header = ("candidate", *(spoken(name).replace(f" {CARDS}", f"@{CARDS}") for name in names))
     position = list(evaluation.candidates).index(evaluation.champion)
     return Table("metrics", "The candidates", reading, header, rows, emphasis=position)
 
@@ -172,7 +173,7 @@ def calibration(evaluation: Evaluation) -> Chart:
 def score_spread(evaluation: Evaluation) -> Chart:
     """How the champion's scores are spread in each class, in percent on a logarithmic scale."""
     score = evaluation.candidates[evaluation.champion]
-    edges = np.linspace(0, 1, 51)
+    edges = np.linspace(0, 1, SCORE_BINS + 1)
     shares = [class_shares(score[rows], edges) for rows in (~evaluation.y, evaluation.y)]
     middles = (edges[1:] + edges[:-1]) / 2
     figure = go.Figure(class_outlines(middles, shares[0], shares[1], "%{y:.3f} % near a score of %{x:.2f}"))
@@ -180,11 +181,11 @@ def score_spread(evaluation: Evaluation) -> Chart:
     style(figure, 340)
     figure.update_xaxes(title_text=f"score of {label(spoken(evaluation.champion))}", range=[0, 1])
     figure.update_yaxes(title_text="share of the class (%, logarithmic)", type="log", dtick=1)
-    between = float(((score >= 0.05) & (score < 0.95)).mean())
+    low = score < LOW_SCORE
     reading = (
-        f"{percent(between)} of the transactions have a score between 0.05 and 0.95; about the rest the model is "
-        f"nearly sure. The dashed line is the threshold, {decimal(evaluation.threshold)}; from there on a score raises "
-        "an alert."
+        f"{percent(low[~evaluation.y].mean())} of the honest transactions and {percent(low[evaluation.y].mean())} of "
+        f"the frauds have a score below {LOW_SCORE}: frauds there look honest to the model. The dashed line is the "
+        f"threshold, {decimal(evaluation.threshold)}; from there on a score raises an alert."
     )
     return Chart("score_spread", "Scores of the two classes", reading, figure)
 

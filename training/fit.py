@@ -7,6 +7,7 @@ Handbook's validation weeks that costs no precision against using every row, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from xgboost import XGBClassifier
 from xgboost.callback import TrainingCallback
 
@@ -103,23 +105,37 @@ def fit(features: Matrix, y: Labels, seed: int = 0, on_round: Callable[[], None]
     require_frauds(y, "training")
     rows, weights = _sample(y, seed)
     features, y = features[rows], y[rows]
-    xgboost = XGBClassifier(**XGBOOST_PARAMETERS, random_state=seed, callbacks=[_Rounds(on_round)])
-    xgboost.fit(features, y, sample_weight=weights)
-    xgboost.set_params(callbacks=None)
-    # Double precision keeps extreme values finite where the scaled features are summed.
-    logistic = Pipeline(
+    # One thread a model: more would wait for each other at every round, for seconds where the cores are busy, and would
+    # let the number of cores into the sums.
+    with ThreadPoolExecutor(2) as pool, threadpool_limits(1):
+        boosted = pool.submit(_boosted, features, y, weights, seed, on_round)
+        logistic = pool.submit(_logistic, features, y, weights).result()
+        medians = logistic["impute"].statistics_.astype(np.float32)
+        forest = pool.submit(_forest, np.where(np.isnan(features), medians, features), seed).result()
+        return Models(boosted.result(), logistic, forest, medians)
+
+
+def _boosted(features: Matrix, y: Labels, weights: Matrix, seed: int, on_round: Callable[[], None]) -> XGBClassifier:
+    model = XGBClassifier(**XGBOOST_PARAMETERS, random_state=seed, n_jobs=1, callbacks=[_Rounds(on_round)])
+    model.fit(features, y, sample_weight=weights)
+    return model.set_params(callbacks=None)
+
+
+def _logistic(features: Matrix, y: Labels, weights: Matrix) -> Pipeline:
+    pipeline = Pipeline(
         [
             ("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)),
             ("scale", StandardScaler()),
             ("model", LogisticRegression(solver="newton-cholesky", max_iter=200)),
         ]
     )
-    logistic.fit(features.astype(np.float64), y, model__sample_weight=weights)
-    medians = logistic["impute"].statistics_.astype(np.float32)
-    filled = np.where(np.isnan(features), medians, features)
+    # Double precision keeps extreme values finite where the scaled features are summed.
+    return pipeline.fit(features.astype(np.float64), y, model__sample_weight=weights)
+
+
+def _forest(filled: Matrix, seed: int) -> IsolationForest:
     samples = min(FOREST_PARAMETERS["max_samples"], len(filled))
-    forest = IsolationForest(**(FOREST_PARAMETERS | {"max_samples": samples}), random_state=seed).fit(filled)
-    return Models(xgboost, logistic, forest, medians)
+    return IsolationForest(**(FOREST_PARAMETERS | {"max_samples": samples}), random_state=seed).fit(filled)
 
 
 def require_frauds(y: Labels, days: str) -> None:

@@ -10,21 +10,19 @@ import html
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
 import polars as pl
 from plotly.offline import get_plotlyjs
 
 from features.errors import InvalidHistory
+from training.evaluate import Evaluation
 from training.figures import CONFIG, Chart, Note, Part, Table, counted, spoken, template, whole
 from training.figures_alerts import alert_parts, importances, weak_parts
 from training.figures_data import data_parts, span
 from training.figures_features import feature_parts
 from training.figures_models import metrics, model_parts
-
-if TYPE_CHECKING:
-    from training.evaluate import Evaluation
 
 Sections = list[tuple[str, list[Part]]]
 TITLE: Final = 40  # pixels that a figure grows by when its title is put into it
@@ -167,7 +165,7 @@ def _part(part: Part) -> str:
             content = _table(part)
         case Note():
             content = ""
-    text = html.escape(part.reading, quote=False)
+    text = html.escape(part.reading, quote=False).replace(" %", "&nbsp;%")
     return f'<section class="part"><h3>{html.escape(part.title)}</h3><p class="reading">{text}</p>{content}</section>'
 
 

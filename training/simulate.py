@@ -72,15 +72,14 @@ class Simulation:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name, number in (("accounts", self.accounts), ("merchants", self.merchants), ("days", self.days)):
-            if number is not None and number < 1:
-                raise InvalidSetting(f"{name} is {number}; give a whole number of at least 1")
+        for name, least in (("accounts", 1), ("merchants", 1), ("days", 1), ("seed", 0)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise InvalidSetting(f"{name} is {number}; give a whole number of at least {least}")
         if not 0 < self.rate < float("inf"):
             raise InvalidSetting(f"rate is {self.rate}; give the mean transactions an account makes a day, such as 2")
         if not 0 <= self.intensity <= MAX_INTENSITY:
             raise InvalidSetting(f"intensity is {self.intensity}; give a factor from 0 to {MAX_INTENSITY:,}, such as 1")
-        if self.seed < 0:
-            raise InvalidSetting(f"seed is {self.seed}; give a whole number of at least 0")
         if self.start.year < 1970 or self.days > (date.max - self.start).days:
             raise InvalidSetting(f"{self.days} days from {self.start} leave the years 1970 to 9999; choose others")
         if self.accounts * self.days * max(self.rate, 1) > MAX_ROWS or (self.merchants or 0) > MAX_ROWS:

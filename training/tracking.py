@@ -44,7 +44,7 @@ def track(
         with _patience(FIRST_CALL):
             client, experiment = _connect()
         with _patience(LATER_CALLS):
-            _log(client, experiment, run, parameters, metrics, figures, bundle)
+            _log(client, experiment, run, parameters=parameters, metrics=metrics, figures=figures, bundle=bundle)
     except Exception as error:  # noqa: BLE001 - MLflow lets through what its store, its server or the network raise
         log.warning(
             "MLflow at %s did not take the run (%s); the bundle in %s is complete without it. "
@@ -84,11 +84,13 @@ def _log(
     client: MlflowClient,
     experiment: str,
     name: str,
+    *,
     parameters: Mapping[str, object],
     metrics: Mapping[str, Mapping[str, float]],
     figures: Mapping[str, go.Figure],
     bundle: Path,
 ) -> None:
+    """One run, closed as finished or as failed."""
     from mlflow.entities import Metric, Param  # noqa: PLC0415 - as above
 
     run = client.create_run(experiment, run_name=name)

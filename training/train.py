@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -48,6 +49,13 @@ DEFAULT_BUDGET: Final = Budget(alert_rate=0.005)
 MODELS: Final = Path("artifacts/models")
 SIMULATED: Final = Path("artifacts/simulated.parquet")
 SIMULATION: Final = Simulation(accounts=2_000, days=120)
+SHOWN: Final = (
+    "auc_roc",
+    "average_precision",
+    f"card_precision_{CARDS}",
+    "recall_at_budget",
+    "precision_at_budget",
+)
 LIBRARIES: Final = ("numpy", "onnx", "onnxmltools", "onnxruntime", "polars", "scikit-learn", "xgboost-cpu")
 
 
@@ -140,12 +148,12 @@ def manifest(trained: Trained, history: pl.DataFrame, features: Sequence[Feature
         frauds=int(known_frauds(used, split.as_of, split.label_delay).sum()),
         libraries={name: version(name) for name in LIBRARIES},
         opset=OPSET,
-        metrics={k: v for k, v in evaluation.metrics[evaluation.champion].items() if np.isfinite(v)},
+        metrics={k: v for k, v in evaluation.metrics[evaluation.champion].items() if math.isfinite(v)},
     )
 
 
 def metrics_file(trained: Trained) -> bytes:
-    """metrics.json: the metrics of all candidates on held-out and on validation days (null: no value), and the split."""
+    """metrics.json: the metrics of all candidates on held-out and validation days (null: no value), and the split."""
     evaluation = trained.evaluation
     content = {
         "champion": evaluation.champion,
@@ -242,19 +250,20 @@ def _parameters(trained: Trained, history: pl.DataFrame, options: Options) -> di
 def _print(trained: Trained, bundle: Path, console: Console) -> None:
     evaluation = trained.evaluation
     days = "Test" if evaluation.split.test else "Validation"
-    table = Table(title=f"{days} {evaluation.split.held_out}, {len(evaluation.y):,} transactions", title_justify="left")
-    columns = ("AUC ROC", "avg. precision", f"card prec.@{CARDS}", "recall", "precision", "alerts a day")
-    keys = ("auc_roc", "average_precision", f"card_precision_{CARDS}", "recall_at_budget", "precision_at_budget")
-    table.add_column("candidate")
-    for column in columns:
+    title = (
+        f"{days} {evaluation.split.held_out}, {len(evaluation.y):,} transactions, {int(evaluation.y.sum()):,} frauds"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("candidate", no_wrap=True)
+    for column in ("AUC ROC", "AP", f"CP@{CARDS}", "recall", "precision", "alerts/day"):
         table.add_column(column, justify="right")
     for name, metrics in evaluation.metrics.items():
         style = "bold" if name == evaluation.champion else None
-        figures_shown = [f"{metrics[key]:.3f}" for key in keys]
-        table.add_row(name, *figures_shown, f"{metrics['alerts_per_day']:.1f}", style=style)
+        shown = ["-" if math.isnan(metrics[key]) else f"{metrics[key]:.3f}" for key in SHOWN]
+        table.add_row(name, *shown, f"{metrics['alerts_per_day']:.1f}", style=style)
     console.print(table)
     console.print(f"Champion    {evaluation.champion}: alert from a score of {evaluation.threshold:.4f} on")
-    console.print(f"Budget      {evaluation.budget}; recall and precision are at each candidate's threshold for it")
+    console.print(f"Budget      {evaluation.budget}: recall and precision are at each candidate's threshold for it")
     console.print(f"ONNX        at most {trained.gap:.1e} from the libraries' scores")
     console.print(f"Bundle      {bundle}")
     console.print(f"Report      {bundle / REPORT}")
@@ -303,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     try:
-        run(parsed, Console())
+        run(parsed, Console(highlight=False, soft_wrap=True))
     except VigieError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

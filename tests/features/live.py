@@ -16,7 +16,7 @@ from features.transaction import EPOCH, MICROSECOND, Label, Transaction
 from tests.features.oracle import Floats, Record
 
 KEYED = (Entity.ACCOUNT, Entity.MERCHANT)
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "transaction_id": pl.String,
     "account_id": pl.String,
     "merchant_id": pl.String,

@@ -73,7 +73,7 @@ def _of_itself(aggregate: Aggregate, transaction: Transaction) -> float:
 def _of_amounts(aggregate: Aggregate, amounts: list[int], own: int) -> float:
     """``amounts`` and ``own`` in minor units."""
     mean = float(statistics.mean(map(Fraction, amounts))) / 100 if amounts else MISSING
-    deviation = statistics.stdev(map(Fraction, amounts)) / 100 if len(amounts) > 1 else MISSING
+    deviation = float(statistics.stdev(map(Fraction, amounts))) / 100 if len(amounts) > 1 else MISSING
     match aggregate:
         case Aggregate.COUNT:
             return len(amounts)
@@ -93,8 +93,8 @@ def _of_amounts(aggregate: Aggregate, amounts: list[int], own: int) -> float:
 def _frauds(feature: Feature, t: int, events: Sequence[Transaction], labels: Sequence[Label]) -> int:
     """How many labelled transactions in the window count as frauds at t.
 
-    Of what was said of one transaction, the last that was said by t is in effect; a label whose transaction is not there
-    (no event of the entity at its instant) says nothing yet.
+    Of what was said of one transaction, the last that was said by t is in effect. A label whose transaction is not
+    there (no event of the entity at its instant) says nothing yet.
     """
     frauds = 0
     for transaction_id in {label.transaction_id for label in labels}:

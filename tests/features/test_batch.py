@@ -86,9 +86,7 @@ def test_what_the_clock_says_of_a_transaction(timestamp: int) -> None:
     assert not differing(own, row, oracle.values(own, transaction, []))
 
 
-@pytest.mark.parametrize(
-    ("gap", "inside"), [(0, 0), (1, 1), (DAY_US - 1, 1), (DAY_US, 0), (DAY_US + 1, 0)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("gap", "inside"), [(0, 0), (1, 1), (DAY_US - 1, 1), (DAY_US, 0), (DAY_US + 1, 0)], ids=str)
 def test_a_window_ends_strictly_before_now_and_begins_strictly_after_its_length_ago(gap: int, inside: int) -> None:
     features = [Feature(entity, Aggregate.COUNT, DAY) for entity in (Entity.ACCOUNT, Entity.MERCHANT)]
     computed = batch.compute(frame([paid(0, MONDAY), paid(1, MONDAY + gap)]), features)
@@ -99,7 +97,7 @@ def test_a_window_ends_strictly_before_now_and_begins_strictly_after_its_length_
 @pytest.mark.parametrize(
     ("gap", "inside"),
     [(7 * DAY_US - 1, 0), (7 * DAY_US, 1), (8 * DAY_US - 1, 1), (8 * DAY_US, 0)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 @pytest.mark.parametrize("known_after", [None, 0, 3 * DAY_US, 7 * DAY_US])
 def test_a_delayed_window_holds_its_newer_edge_and_not_its_older_one(
@@ -111,9 +109,9 @@ def test_a_delayed_window_holds_its_newer_edge_and_not_its_older_one(
     ]
     history = frame([paid(0, MONDAY), paid(1, MONDAY + gap)]).with_columns(
         is_fraud=pl.Series([True, False]),
-        labelled_at=pl.when(pl.col("transaction_id") == "t0").then(
-            pl.lit(known_after, pl.Int64) + pl.col("timestamp").to_physical()
-        ).cast(pl.Datetime("us", "UTC")),
+        labelled_at=pl.when(pl.col("transaction_id") == "t0")
+        .then(pl.lit(known_after, pl.Int64) + pl.col("timestamp").to_physical())
+        .cast(pl.Datetime("us", "UTC")),
     )
     assert batch.compute(history, features).row(1) == (inside, inside, inside)
 
@@ -185,7 +183,8 @@ def test_more_history_behind_a_window_changes_nothing() -> None:
     past = [paid(i, MONDAY + i, 10**12 - i) for i in range(50)]
     later = MONDAY + 38 * DAY_US
     recent = [
-        Transaction(f"r{i}", "a", "m", 1 + i * i, later + i * DAY_US // 3, "online", "Paris", f"d{i % 3}") for i in range(60)
+        Transaction(f"r{i}", "a", "m", 1 + i * i, later + i * DAY_US // 3, "online", "Paris", f"d{i % 3}")
+        for i in range(60)
     ]
     alone, behind = batch.compute(frame(recent)), batch.compute(frame([*past, *recent])).tail(len(recent))
     assert alone.equals(behind)
@@ -196,7 +195,14 @@ def test_tiny_windows_on_a_dense_history_equal_the_oracle() -> None:
     rng = random.Random(9)
     records: list[Record] = [
         Transaction(
-            f"t{i}", rng.choice("ab"), rng.choice("mn"), rng.randrange(-5, 50), MONDAY + rng.randrange(60), None, None, "d"
+            f"t{i}",
+            rng.choice("ab"),
+            rng.choice("mn"),
+            rng.randrange(-5, 50),
+            MONDAY + rng.randrange(60),
+            None,
+            None,
+            "d",
         )
         for i in range(150)
     ]

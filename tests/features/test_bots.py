@@ -116,6 +116,7 @@ def windows(traffic: Traffic, codes: NDArray[np.int32], chosen: list[NDArray[Any
     ]
 
 
+@settings(deadline=None)
 @given(traffics(), st.integers(0, 50_000))
 def test_amount_spike_is_every_amount_above_the_threshold(traffic: Traffic, threshold: int) -> None:
     after = amount_spike(traffic, np.random.default_rng(0), threshold=threshold)
@@ -124,6 +125,7 @@ def test_amount_spike_is_every_amount_above_the_threshold(traffic: Traffic, thre
     assert np.array_equal(after.fraud, expected)
 
 
+@settings(deadline=None)
 @given(traffics(), st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0, 2.0]), st.integers(1, 40))
 def test_merchant_compromise_is_all_that_a_victim_receives(
     traffic: Traffic, seed: int, merchants_a_day: float, days: int
@@ -136,6 +138,7 @@ def test_merchant_compromise_is_all_that_a_victim_receives(
     assert after.fraud.tolist() == expected
 
 
+@settings(deadline=None)
 @given(traffics(), st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0, 3.0]), st.sampled_from([0.0, 1 / 3, 1.0]))
 def test_card_theft_multiplies_a_share_of_what_the_victims_spend(
     traffic: Traffic, seed: int, accounts_a_day: float, share: float
@@ -155,6 +158,7 @@ def test_card_theft_multiplies_a_share_of_what_the_victims_spend(
     assert all(len(rows & theft) >= least for theft, least in zip(thefts, wanted, strict=True))
 
 
+@settings(deadline=None)
 @given(traffics(), st.integers(0, 99), st.sampled_from([0.0, 0.3, 1.0, 3.0]), st.sampled_from([None, 7]))
 def test_account_takeover_adds_bursts_and_touches_nothing(
     traffic: Traffic, seed: int, accounts_a_day: float, online: int | None
@@ -191,7 +195,7 @@ def test_account_takeover_adds_bursts_and_touches_nothing(
         assert not np.any(added.timestamp % 1_000_000)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(traffics(), st.integers(0, 99), st.sets(st.sampled_from(SCENARIOS)))
 def test_inject_is_repeatable_sorted_and_leaves_its_input_alone(
     traffic: Traffic, seed: int, scenarios: set[str]
@@ -284,6 +288,7 @@ def test_traffic_needs_one_length_and_the_order_of_time() -> None:
         replace(traffic, timestamp=traffic.timestamp[::-1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.text(max_size=2)))
 def test_encode_gives_codes_that_name_each_text(values: list[str | None]) -> None:
     codes, names = encode(values)

@@ -160,7 +160,8 @@ def test_a_feature_of_the_contract_is_there_for_each_demand() -> None:
     """The least that the features must hold, by entity, aggregate and window."""
     have = {(f.entity, f.aggregate, f.window, f.delay, f.field) for f in FEATURES}
     own = {Aggregate.AMOUNT, Aggregate.HOUR, Aggregate.WEEKEND, Aggregate.NIGHT}
-    wanted = {(Entity.TRANSACTION, aggregate, None, timedelta(0), None) for aggregate in own}
+    wanted: set[tuple[Entity, Aggregate, timedelta | None, timedelta, str | None]] = set()
+    wanted |= {(Entity.TRANSACTION, aggregate, None, timedelta(0), None) for aggregate in own}
     for days in (1, 7, 30):
         of_account = {Aggregate.COUNT, Aggregate.SUM, Aggregate.MEAN, Aggregate.STD, Aggregate.RATIO, Aggregate.ZSCORE}
         wanted |= {(Entity.ACCOUNT, a, days * DAY, timedelta(0), None) for a in of_account}

@@ -18,7 +18,11 @@ from tests.features.histories import DAY_US, MONDAY, TINY, History, histories
 from tests.features.live import Live, differing, frame
 from tests.features.oracle import Floats, Record
 
+# A batch costs much more than a look at a state.
+some = settings(max_examples=settings().max_examples * 3 // 5)
 
+
+@some
 @given(histories())
 def test_stream_oracle_and_batch_agree_at_every_prefix(history: History) -> None:
     live = Live(history.features, history.lateness)
@@ -38,6 +42,7 @@ def test_stream_oracle_and_batch_agree_at_every_prefix(history: History) -> None
         assert not differing(history.features, row, values)
 
 
+@some
 @given(histories(), st.randoms(use_true_random=False))
 def test_batch_is_the_oracle_on_every_row_of_a_frame_in_any_order(history: History, rng: random.Random) -> None:
     live = Live(history.features, history.lateness)

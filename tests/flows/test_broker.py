@@ -19,8 +19,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from features.errors import KafkaFailure
-from flows import broker
-from flows.broker import KAFKA_VERSION, LocalKafka, MockKafka, free_port
+from flows.kafka_install import KAFKA_VERSION, available, install
+from flows.local_kafka import LocalKafka, free_port
+from flows.mock_kafka import MockKafka
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 200}
@@ -217,9 +218,9 @@ def test_java_must_be_there_and_recent(tmp_path: Path, monkeypatch: pytest.Monke
         "16": "Java 16, too old",
     }.items():
         fake_program(tmp_path / "bin", "java", f"echo 'openjdk version \"{version}\" 2020-01-01' >&2")
-        assert answer in str(broker.available())
+        assert answer in str(available())
     fake_program(tmp_path / "bin", "java", "echo 'Unable to locate a Java Runtime.' >&2; exit 1")
-    assert "Unable to locate a Java Runtime" in str(broker.available())
+    assert "Unable to locate a Java Runtime" in str(available())
 
 
 def test_maven_must_be_there_only_for_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,7 @@ def test_maven_must_be_there_only_for_the_download(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for version in ("17.0.15", "21-ea", "25"):
         fake_program(tmp_path / "bin", "java", f"echo 'openjdk version \"{version}\"' >&2")
-        assert "no mvn on PATH" in str(broker.available())
+        assert "no mvn on PATH" in str(available())
     with pytest.raises(KafkaFailure, match=r"no mvn on PATH.*install Maven"):
         LocalKafka(free_port(), tmp_path).start()
 
@@ -246,7 +247,7 @@ def test_download_happens_once_for_starts_at_the_same_time(tmp_path: Path, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     with ThreadPoolExecutor(4) as pool:
-        folders = {future.result() for future in [pool.submit(broker.install) for _ in range(4)]}
+        folders = {future.result() for future in [pool.submit(install) for _ in range(4)]}
     (folder,) = folders
     assert folder.parent == tmp_path / "cache" / "vigie"
     assert re.fullmatch(rf"kafka-{re.escape(KAFKA_VERSION)}-[0-9a-f]{{8}}", folder.name)
@@ -259,7 +260,7 @@ def test_failed_download_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(KafkaFailure, match=r"(?s)exit code 1.*Unknown host repo\.example"):
-        broker.install()
+        install()
     assert [path.suffix for path in (tmp_path / "cache" / "vigie").iterdir()] == [".lock"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from features.errors import InvalidHistory
 from tests.training.evaluations import evaluation, features, history
-from training.report import figures, render, render_data
+from training.report import HERE, figures, render, render_data
 
 DATA = {"by_day", "amounts", "clock", "separation", "distributions", "correlations"}
 MODELS = {"roc", "precision_recall", "calibration", "score_spread", "confusion", "alerts", "card_precision"}
@@ -69,7 +69,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
 
 def test_style_and_script_of_the_page_name_no_address() -> None:
     for name in ("report.css", "report.js"):
-        text = Path("training", name).read_text(encoding="utf-8")
+        text = (HERE / name).read_text(encoding="utf-8")
         assert not re.search(r"https?:|url\(|@import|fetch\(|import\(", text)
 
 
@@ -93,6 +93,17 @@ def test_the_split_stands_before_the_data(page: Page) -> None:
         assert what in text
         assert days in text
     assert text.index("Which days are what") < text.index("The history") < text.index("The candidates")
+
+
+def test_rows_that_are_not_judged_are_counted(tmp_path: Path) -> None:
+    data = history()
+    tested = evaluation(data)
+    known = evaluation(data.filter(pl.col("account_id") != "7"))
+    assert known.y.size < tested.y.size
+    render(known, data, features(data), tmp_path / "report.html")
+    assert f"judged on {known.y.size} of the {tested.y.size} transactions" in " ".join(
+        Page(tmp_path / "report.html").text
+    )
 
 
 def test_every_figure_is_introduced_by_a_sentence_with_a_figure(page: Page) -> None:

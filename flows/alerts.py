@@ -1,0 +1,147 @@
+"""A live view of the alerts topic, held against what the fraud bots know."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import polars as pl
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from features.errors import KafkaFailure
+from flows import topics
+from flows.records import AlertMessage, Reason
+from flows.settings import Settings
+
+SHOWN: Final = 12
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the live traffic; ``latencies``: seconds from sending a transaction to holding its alert."""
+
+    sent: int
+    scored: int
+    alerts: int
+    frauds: int
+    found: int
+    by_scenario: Mapping[str, tuple[int, int]]  # frauds, of which found
+    latencies: list[float]
+
+    def complete(self) -> bool:
+        """Whether every transaction was scored, and some fraud was found."""
+        return self.scored == self.sent and self.found > 0
+
+    def show(self, console: Console) -> None:
+        """Prints the summary."""
+        table = Table(title="Summary", show_header=False, title_justify="left")
+        table.add_row("transactions sent / scored", f"{self.sent:,} / {self.scored:,}")
+        table.add_row("alerts", f"{self.alerts:,}")
+        precision = f"{self.found / self.alerts:.1%}" if self.alerts else "no alert"
+        table.add_row("precision: alerts that are frauds", precision)
+        recall = f"{self.found / self.frauds:.1%} of {self.frauds:,}" if self.frauds else "no fraud"
+        table.add_row("recall: frauds that were found", recall)
+        for scenario, (frauds, found) in sorted(self.by_scenario.items()):
+            table.add_row(f"  {scenario}", f"{found:,} of {frauds:,}")
+        if self.latencies:
+            p50, p99 = (float(np.percentile(self.latencies, p)) * 1000 for p in (50, 99))
+            table.add_row("latency, produce to alert", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+        console.print(table)
+
+
+class AlertWatch:
+    """Reads ``alerts`` and ``scored`` from now on, and knows the truth about the transactions in ``live``."""
+
+    def __init__(self, settings: Settings, live: pl.DataFrame, sent_at: Mapping[str, float]) -> None:
+        self._settings = settings
+        self._sent_at = sent_at
+        scenario = live["fraud_scenario"] if "fraud_scenario" in live.columns else pl.Series([None] * len(live))
+        self._truth = {
+            str(identity): name or "fraud"
+            for identity, is_fraud, name in zip(live["transaction_id"], live["is_fraud"], scenario, strict=True)
+            if is_fraud
+        }
+        self._sent = len(live)
+        self.scored = 0
+        self._alerts: dict[str, float] = {}  # latency in seconds
+        self._recent: deque[tuple[AlertMessage, float]] = deque(maxlen=SHOWN)
+        self._decode = msgspec.json.Decoder(AlertMessage).decode
+        properties: dict[str, Any] = {**settings.kafka, "group.id": "vigie-demo", "enable.auto.commit": "false"}
+        self._consumer = Consumer(properties)
+        assignment = []
+        for topic, count in topics.partitions(settings, [settings.alerts_topic, settings.scored_topic]).items():
+            for number in range(count):
+                _, end = topics.edges(self._consumer, topic, number, settings)
+                assignment.append(TopicPartition(topic, number, end))
+        self._consumer.assign(assignment)
+
+    @contextmanager
+    def view(self, console: Console) -> Iterator[Callable[[float], None]]:
+        """A view, or where there is no terminal a line for each alert; the function yielded reads on for some seconds."""
+        if not console.is_terminal:
+            yield lambda seconds: self._read(seconds, console)
+            return
+        with Live(self._table(), console=console, refresh_per_second=8) as view:
+
+            def step(seconds: float) -> None:
+                self._read(seconds, None)
+                view.update(self._table())
+
+            yield step
+
+    def outcome(self) -> Outcome:
+        """What has come so far."""
+        self._consumer.close()
+        by_scenario: dict[str, tuple[int, int]] = {}
+        for identity, name in self._truth.items():
+            frauds, found = by_scenario.get(name, (0, 0))
+            by_scenario[name] = (frauds + 1, found + (identity in self._alerts))
+        found = sum(identity in self._truth for identity in self._alerts)
+        latencies = list(self._alerts.values())
+        return Outcome(self._sent, self.scored, len(self._alerts), len(self._truth), found, by_scenario, latencies)
+
+    def _read(self, seconds: float, lines: Console | None) -> None:
+        for message in self._consumer.consume(500, seconds):
+            if (error := message.error()) is not None:
+                raise KafkaFailure(f"reading alerts failed: {error.str()}")
+            if message.topic() == self._settings.scored_topic:
+                self.scored += 1
+                continue
+            alert = self._decode(message.value() or b"")
+            latency = time.time() - self._sent_at.get(alert.transaction_id, time.time())
+            self._alerts[alert.transaction_id] = latency
+            self._recent.append((alert, latency))
+            if lines is not None:
+                lines.print("  ".join(self._cells(alert, latency)), highlight=False, markup=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        title = f"{self.scored:,} of {self._sent:,} transactions scored, {len(self._alerts):,} alerts"
+        table = Table(title=title, title_justify="left", expand=True)
+        for column in ("account", "amount", "score", "why", "truth", "after"):
+            table.add_column(column, justify="right" if column in {"amount", "score", "after"} else "left")
+        for alert, latency in self._recent:
+            table.add_row(*self._cells(alert, latency))
+        return table
+
+    def _cells(self, alert: AlertMessage, latency: float) -> tuple[str, ...]:
+        return (
+            alert.account_id,
+            f"{alert.amount:,.2f}",
+            f"{alert.score:.3f}",
+            ", ".join(map(_brief, alert.reasons[:3])),
+            self._truth.get(alert.transaction_id, "honest"),
+            f"{latency * 1000:.0f} ms",
+        )
+
+
+def _brief(reason: Reason) -> str:
+    return f"{reason.feature}={'missing' if reason.value is None else f'{reason.value:.4g}'}"

@@ -1,0 +1,105 @@
+# Vigie's recipes. Further words go through to the program: just train history.parquet --as-of 2018-09-01
+
+set positional-arguments
+
+python := ".venv/bin/python"
+uv_version := "0.13.9"
+
+# lists what there is
+[private]
+default:
+    @just --list --unsorted
+
+# .venv with a fitting Python and the pinned packages
+[group('setup')]
+setup:
+    #!/bin/sh
+    # uv makes the environment, and brings a Python where the machine has none that fits (the engine has wheels for
+    # 3.11 and 3.12 only). Where uv is missing, pip fetches it into .cache.
+    set -eu
+    wanted="$(cat requirements.lock justfile | cksum)"
+    [ "$(cat .venv/made-from 2>/dev/null)" = "$wanted" ] && exit 0
+    uv="$(command -v uv || echo .cache/uv/bin/uv)"
+    [ -x "$uv" ] || python3 -m pip install --quiet --target .cache/uv 'uv=={{ uv_version }}'
+    echo "making .venv (about 1 GB, once)" >&2
+    "$uv" venv --quiet --clear --python '>=3.11,<3.13' .venv || {
+        echo "no Python 3.11 or 3.12 here, and none could be downloaded: install one (apt install python3.11," \
+            "brew install python@3.12), then run this again" >&2
+        exit 1
+    }
+    "$uv" pip sync --quiet --require-hashes --python .venv requirements.lock
+    echo "$wanted" >.venv/made-from
+
+# pins the packages that pyproject.toml asks for
+[group('setup')]
+lock:
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev \
+        --custom-compile-command 'just lock' --output-file requirements.lock pyproject.toml
+
+# everything, end to end: broker, history, training, flow, live traffic, alerts
+[group('run')]
+demo *words: setup
+    @{{ python }} -m flows.demo "$@"
+
+# a labelled history with fraud bots: just simulate out.parquet
+[group('data')]
+simulate *words: setup
+    @{{ python }} -m training.simulate "$@"
+
+# the data part of the report alone: just explore history.parquet
+[group('data')]
+explore *words: setup
+    @{{ python }} -m training.explore "$@"
+
+# history to bundle (simulated without DATA): just train history.parquet
+[group('model')]
+train *words: setup
+    @{{ python }} -m training.train "$@"
+
+# opens the newest report
+[group('model')]
+report: setup
+    @{{ python }} -m webbrowser -t "file://$(pwd)/artifacts/models/current/report.html"
+
+# MLflow's page on the logged trainings
+[group('model')]
+mlflow *words: setup
+    @{{ python }} -m training.tracking "$@"
+
+# a local Apache Kafka, until Ctrl-C
+[group('run')]
+kafka *words: setup
+    @{{ python }} -m flows.broker run "$@"
+
+# the flow: Kafka in, Kafka out
+[group('run')]
+score *words: setup
+    @{{ python }} -m bytewax.run flows.score "$@"
+
+# a history to Kafka, at any speed: just replay history.parquet --speed 60
+[group('run')]
+replay *words: setup
+    @{{ python }} -m flows.replay "$@"
+
+# are the stream's features those of the batch, row by row? just parity history.parquet
+[group('check')]
+parity *words: setup
+    @{{ python }} -m bench.parity "$@"
+
+# all tests
+[group('check')]
+test *words: setup
+    @{{ python }} -m pytest "$@"
+
+# style, types, tests of the house's rules
+[group('check')]
+lint: setup
+    @.venv/bin/ruff check
+    @.venv/bin/ruff format --check
+    @.venv/bin/mypy features flows training bench tests
+
+# formats the code
+[group('check')]
+fmt: setup
+    @.venv/bin/ruff check --fix
+    @.venv/bin/ruff format

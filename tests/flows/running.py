@@ -1,0 +1,318 @@
+"""The flow as its users run it: a process of its own on topics of its own, stopped, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from features import batch
+from features.transaction import Label, Transaction, microseconds, rfc3339
+from tests.features.live import bits, frame
+from tests.flows import bundles
+
+ROOT: Final = Path(__file__).parents[2]
+PURPOSES: Final = ("transactions", "labels", "scored", "alerts", "rejected")
+QUIET: Final = {"log_level": 0, "reconnect.backoff.max.ms": 200}
+DAY: Final = 86_400_000_000  # microseconds
+# About a thousand records a second and partition, so that a flow can be met in the middle of its work.
+SLOWLY: Final = {
+    "KAFKA_MAX_PARTITION_FETCH_BYTES": "1",
+    "KAFKA_QUEUED_MIN_MESSAGES": "1",
+    "KAFKA_FETCH_QUEUE_BACKOFF_MS": "50",
+}
+SMALL_BATCHES: Final = {"batch.num.messages": 50}  # a fetch never gives less than one
+
+
+class Sent(NamedTuple):
+    """A message on its way in."""
+
+    key: str | None
+    value: bytes | None
+
+
+class Received(NamedTuple):
+    """A message that came out."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str]
+    partition: int
+    timestamp: int  # milliseconds
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The value, decoded."""
+        assert self.value is not None
+        record = json.loads(self.value)
+        assert isinstance(record, dict)
+        return record
+
+
+class Inbox:
+    """All that a topic has ever received."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "test",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+                **QUIET,
+            }
+        )
+        metadata = self._consumer.list_topics(topic, timeout=30).topics[topic]
+        self._partitions = [TopicPartition(topic, number, 0) for number in metadata.partitions]
+        self._consumer.assign(self._partitions)
+        self.received: list[Received] = []
+
+    def read(self, seconds: float) -> None:
+        """Takes in what is there, or what comes within that time."""
+        for message in self._consumer.consume(10_000, seconds):
+            if message.error() is None:
+                headers = {name: value.decode() for name, value in message.headers() or [] if value is not None}
+                partition = message.partition()
+                assert partition is not None
+                self.received.append(
+                    Received(message.key(), message.value(), headers, partition, message.timestamp()[1])
+                )
+
+    def size(self) -> int:
+        """How many records the topic holds now."""
+        return sum(self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions)
+
+    def close(self) -> None:
+        """Leaves Kafka."""
+        self._consumer.close()
+
+
+class Flow:
+    """Five topics, a model, logs and recovery state in a folder, and the process that works with them."""
+
+    def __init__(self, bootstrap: str, folder: Path, *, partitions: int = 3, **settings: str) -> None:
+        mark = uuid.uuid4().hex[:8]
+        self.bootstrap = bootstrap
+        self.folder = folder
+        self.topics = {purpose: f"{purpose}-{mark}" for purpose in PURPOSES}
+        self.log_file = folder / "logs" / "vigie-0.log"
+        self.console = folder / "console"
+        self.environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "VIGIE_MODEL": str(bundles.make(folder / "models")),
+            "VIGIE_LOG_DIRECTORY": str(folder / "logs"),
+            "VIGIE_SCORED_FEATURES": "true",
+            **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
+            **settings,
+        }
+        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+        created = admin.create_topics([NewTopic(topic, partitions, 1) for topic in self.topics.values()])
+        for future in created.values():
+            future.result(timeout=30)
+        self._inboxes = {purpose: Inbox(bootstrap, topic) for purpose, topic in self.topics.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def with_recovery(self) -> None:
+        """From now on every start resumes from what the last run saved, every second."""
+        directory = self.folder / "recovery"
+        directory.mkdir()
+        subprocess.run([sys.executable, "-m", "bytewax.recovery", str(directory), "4"], check=True, timeout=60)
+        self.environment |= {
+            "BYTEWAX_RECOVERY_DIRECTORY": str(directory),
+            "BYTEWAX_SNAPSHOT_INTERVAL": "1",
+            "BYTEWAX_RECOVERY_BACKUP_INTERVAL": "0",
+        }
+
+    def start(self) -> None:
+        """Starts the process; what it prints goes to ``console``."""
+        assert self._process is None
+        with self.console.open("ab") as console:
+            self._process = launch(self.environment, console.fileno())
+
+    def stop(self) -> int:
+        """Asks the process to end, as an operator would; its exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._ended()
+
+    def kill(self) -> None:
+        """Ends the process as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._ended()
+
+    def close(self) -> None:
+        """Leaves nothing behind but files."""
+        if self._process is not None:
+            self.kill()
+        for inbox in self._inboxes.values():
+            inbox.close()
+
+    def produce(self, purpose: str, messages: Iterable[Sent], **properties: object) -> None:
+        """Sends messages as any producer would, and returns when Kafka has them all."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20, **QUIET, **properties})
+        for key, value in messages:
+            producer.produce(self.topics[purpose], value, key)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+        producer.close()
+
+    def read_all(self, purpose: str, n: int, timeout: float = 60.0) -> list[Received]:
+        """The topic's records, as soon as there are n of them or more; fails where the flow ends before that."""
+        inbox = self._inboxes[purpose]
+        give_up = time.monotonic() + timeout
+        while len(inbox.received) < n:
+            self.check_alive()
+            assert time.monotonic() < give_up, f"{len(inbox.received)} of {n} in {purpose}\n{self.console_text()}"
+            inbox.read(0.1)
+        return inbox.received
+
+    def read_rest(self, purpose: str) -> list[Received]:
+        """The topic's records, all of them; to be called when the flow has ended."""
+        assert self._process is None
+        inbox = self._inboxes[purpose]
+        size = inbox.size()
+        give_up = time.monotonic() + 30
+        while len(inbox.received) < size:
+            assert time.monotonic() < give_up
+            inbox.read(0.1)
+        return inbox.received
+
+    def check_alive(self) -> None:
+        """Fails, with what it printed, where the flow has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"the flow ended with {self._process.returncode}\n{self.console_text()}")
+
+    def console_text(self) -> str:
+        """What the flow has printed so far."""
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """The lines of the log file with that message."""
+        lines = map(json.loads, self.log_file.read_text().splitlines())
+        return [line for line in lines if line["message"] == message]
+
+    def _ended(self) -> int:
+        assert self._process is not None
+        try:
+            return self._process.wait(30)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def running(bootstrap: str, folder: Path, *, partitions: int = 3, **settings: str) -> Iterator[Flow]:
+    """A flow that is gone when the block ends."""
+    flow = Flow(bootstrap, folder, partitions=partitions, **settings)
+    try:
+        yield flow
+    finally:
+        flow.close()
+
+
+def launch(environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
+    """``python -m bytewax.run flows.score`` with these settings and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "VIGIE_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bytewax.run", "flows.score"],
+        cwd=ROOT,
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    )
+
+
+def history(n: int, *, days: int = 45, seed: int = 7) -> tuple[list[Transaction], list[Label]]:
+    """A made-up history of 2018, in order of time: transactions, and a label for some of them a week or two later."""
+    rng = random.Random(seed)
+    begin = microseconds(datetime(2018, 4, 1, tzinfo=UTC))
+    transactions, labels = [], []
+    for number, instant in enumerate(sorted(rng.randrange(days * 86_400) for _ in range(n))):
+        transaction = Transaction(
+            f"t{number}",
+            f"a{rng.randrange(40)}",
+            f"m{rng.randrange(25)}",
+            rng.randrange(100, 30_000),
+            begin + instant * 1_000_000,
+            rng.choice(["card", "transfer", None]),
+            rng.choice(["Paris", "Lyon", "Nîmes", None]),
+            rng.choice([f"d{rng.randrange(5)}", None]),
+        )
+        transactions.append(transaction)
+        if rng.random() < 0.2:
+            known = transaction.timestamp + timedelta(days=rng.choice([1, 7, 12]), microseconds=1) // timedelta(
+                microseconds=1
+            )
+            labels.append(
+                Label(
+                    transaction.transaction_id,
+                    transaction.account_id,
+                    transaction.merchant_id,
+                    transaction.timestamp,
+                    rng.random() < 0.8,
+                    known,
+                )
+            )
+    return transactions, sorted(labels, key=lambda label: label.labelled_at)
+
+
+def transaction_message(transaction: Transaction) -> Sent:
+    """As an ordinary producer writes it: keyed by account, missing fields left out."""
+    fields = {
+        name: value
+        for name, value in (
+            ("transaction_id", transaction.transaction_id),
+            ("account_id", transaction.account_id),
+            ("merchant_id", transaction.merchant_id),
+            ("amount", transaction.amount / 100),
+            ("timestamp", rfc3339(transaction.timestamp)),
+            ("transaction_type", transaction.transaction_type),
+            ("location", transaction.location),
+            ("device_id", transaction.device_id),
+        )
+        if value is not None
+    }
+    return Sent(transaction.account_id, json.dumps(fields).encode())
+
+
+def label_message(label: Label) -> Sent:
+    """Keyed by merchant."""
+    fields = {
+        "transaction_id": label.transaction_id,
+        "account_id": label.account_id,
+        "merchant_id": label.merchant_id,
+        "timestamp": rfc3339(label.timestamp),
+        "is_fraud": label.is_fraud,
+        "labelled_at": rfc3339(label.labelled_at),
+    }
+    return Sent(label.merchant_id, json.dumps(fields).encode())
+
+
+def expected_features(transactions: Sequence[Transaction], labels: Sequence[Label]) -> dict[str, list[str]]:
+    """What training would compute of the same data: the bits of each transaction's features, by its id."""
+    rows = batch.compute(frame([*transactions, *labels])).to_numpy()
+    return {t.transaction_id: bits(row) for t, row in zip(transactions, rows, strict=True)}
+
+
+def received_features(record: Received) -> list[str]:
+    """The bits of a message's features."""
+    values = record.json["features"].values()
+    return bits(np.array([np.nan if value is None else value for value in values], np.float32))
