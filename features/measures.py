@@ -32,6 +32,14 @@ def own_features(features: Iterable[Feature], transaction: Transaction) -> list[
     return [values[f.aggregate] for f in features if f.entity is Entity.TRANSACTION]
 
 
+def _count(n: int, _total: int, _squares: int, _amount: int) -> float:
+    return float(n)
+
+
+def _sum(_n: int, total: int, _squares: int, _amount: int) -> float:
+    return float(total) / 100.0
+
+
 def _mean(n: int, total: int, _squares: int, _amount: int) -> float:
     return float(total) / float(n) / 100.0 if n else NAN
 
@@ -51,8 +59,8 @@ def _zscore(n: int, total: int, squares: int, amount: int) -> float:
 
 
 MEASURES: Final[dict[Aggregate, Measure]] = {
-    Aggregate.COUNT: lambda n, _total, _squares, _amount: float(n),
-    Aggregate.SUM: lambda _n, total, _squares, _amount: float(total) / 100.0,
+    Aggregate.COUNT: _count,
+    Aggregate.SUM: _sum,
     Aggregate.MEAN: _mean,
     Aggregate.STD: _std,
     Aggregate.RATIO: _ratio,

@@ -26,6 +26,7 @@ class Plan:
     """What the features of one entity need from its states, worked out once and shared by them all."""
 
     def __init__(self, features: Sequence[Feature], entity: Entity) -> None:
+        self.entity = entity
         self.features = tuple(f for f in features if f.entity is entity)
         if not self.features:
             raise ValueError(f"no feature looks at the {entity}'s events; leave its step out")
@@ -41,6 +42,9 @@ class Plan:
         for slot, feature in enumerate(self.features):
             by_window.setdefault(feature.bounds, []).append((slot, feature))
         self.windows = [Window(self, bounds, slotted) for bounds, slotted in by_window.items()]
+
+    def __reduce__(self) -> tuple[type[Plan], tuple[tuple[Feature, ...], Entity]]:
+        return Plan, (self.features, self.entity)
 
 
 class Window:

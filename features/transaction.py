@@ -213,9 +213,12 @@ def _explain(value: bytes, message: type[msgspec.Struct], error: Exception) -> N
     for field in msgspec.structs.fields(message):
         if field.required and field.name not in record:
             raise InvalidRecord("missing_field", f"{field.name} is missing; add it to the object") from error
-    for field in msgspec.structs.fields(message):
-        if field.name in record:
-            _explain_field(field.name, field.type, record[field.name], error)
+    try:
+        for field in msgspec.structs.fields(message):
+            if field.name in record:
+                _explain_field(field.name, field.type, record[field.name], error)
+    except UnicodeEncodeError as bad:
+        raise InvalidRecord("not_json", f"half of a surrogate pair in {text[:60]!r}; send Unicode text") from bad
     raise InvalidRecord("not_json", f"{error} in {text[:60]!r}; send strict JSON") from error
 
 

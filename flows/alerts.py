@@ -86,7 +86,7 @@ class AlertWatch:
 
     @contextmanager
     def view(self, console: Console) -> Iterator[Callable[[float], None]]:
-        """A view, or where there is no terminal a line for each alert; the function yielded reads on for some seconds."""
+        """A view, or without a terminal a line for each alert; the function yielded reads on for some seconds."""
         if not console.is_terminal:
             yield lambda seconds: self._read(seconds, console)
             return

@@ -255,7 +255,7 @@ def _print(trained: Trained, bundle: Path, console: Console) -> None:
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("candidate", no_wrap=True)
-    for column in ("AUC ROC", "AP", f"CP@{CARDS}", "recall", "precision", "alerts/day"):
+    for column in ("AUC ROC", "AP", f"CP@{CARDS}", "recall", "prec.", "alerts/day"):
         table.add_column(column, justify="right")
     for name, metrics in evaluation.metrics.items():
         style = "bold" if name == evaluation.champion else None
