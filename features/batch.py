@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+import numpy as np
 import polars as pl
 
 from features.definitions import FEATURES, OF_FIELD, OF_LABELS, Aggregate, Entity, Feature
@@ -30,11 +31,18 @@ def compute(history: pl.DataFrame, features: Sequence[Feature] = FEATURES) -> pl
     for entity in Entity:
         chosen = [f for f in features if f.entity is entity]
         if entity is Entity.TRANSACTION:
-            frame = history.select(_own(f).cast(pl.Float32).alias(f.name) for f in chosen)
+            frame = history.with_columns(_column("cents", 100.0, len(history))).select(
+                _own(f).cast(pl.Float32).alias(f.name) for f in chosen
+            )
             columns.update((series.name, series) for series in frame)
         elif chosen:
             columns.update(_of_entity(history, entity, chosen))
     return pl.DataFrame([columns[f.name] for f in features])
+
+
+def _column(name: str, value: float, length: int) -> pl.Series:
+    """A constant to divide by: polars multiplies by the reciprocal of a literal, which differs in the last bit."""
+    return pl.Series(name, np.full(length, value))
 
 
 def _own(feature: Feature) -> pl.Expr:
@@ -42,7 +50,7 @@ def _own(feature: Feature) -> pl.Expr:
     hour = instant // _HOUR % 24
     match feature.aggregate:
         case Aggregate.AMOUNT:
-            return pl.col("amount").cast(pl.Float64) / 100.0
+            return pl.col("amount").cast(pl.Float64) / pl.col("cents")
         case Aggregate.HOUR:
             return hour
         case Aggregate.WEEKEND:
@@ -81,6 +89,8 @@ def _columns(events: pl.DataFrame, features: Sequence[Feature]) -> Iterator[tupl
         newest=pl.col("t"),
     )
 
+    scales = (_column("cents", 100.0, len(events)), _column("micros", 1e6, len(events)))
+
     @cache
     def position(offset: int) -> pl.DataFrame:
         return _arrived(events, running.with_columns(pl.col("t") + offset))
@@ -90,7 +100,7 @@ def _columns(events: pl.DataFrame, features: Sequence[Feature]) -> Iterator[tupl
         """What a window's aggregates are made of: n, total and squares in it, and the newest event before its end."""
         until, since = (position(offset) for offset in bounds)
         inside = until.select(pl.col(name) - since[name] for name in ("n", "total", "squares"))
-        return inside.with_columns(events["t"], events["amount"], until["newest"], end=events["t"] - bounds[1])
+        return inside.with_columns(events["t"], events["amount"], until["newest"], *scales)
 
     for feature in features:
         if feature.aggregate in OF_FIELD:
@@ -105,27 +115,26 @@ def _columns(events: pl.DataFrame, features: Sequence[Feature]) -> Iterator[tupl
 
 def _of_amounts(aggregate: Aggregate) -> pl.Expr:
     """The aggregate of n, total and squares; null where it is missing."""
-    n, total = pl.col("n"), pl.col("total")
-    mean = total.cast(pl.Float64) / n.cast(pl.Float64) / 100.0
-    amount = pl.col("amount").cast(pl.Float64) / 100.0
+    n, total, amount = pl.col("n"), pl.col("total"), pl.col("amount").cast(pl.Float64)
+    mean = total.cast(pl.Float64) / n.cast(pl.Float64)
     # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
     spread = n.cast(pl.Int128) * pl.col("squares") - total.cast(pl.Int128) * total.cast(pl.Int128)
-    std = (spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt() / 100.0
+    std = (spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt()
     match aggregate:
         case Aggregate.COUNT:
             return n
         case Aggregate.SUM:
-            return total.cast(pl.Float64) / 100.0
+            return total.cast(pl.Float64) / pl.col("cents")
         case Aggregate.MEAN:
-            return pl.when(n > 0).then(mean)
+            return pl.when(n > 0).then(mean / pl.col("cents"))
         case Aggregate.STD:
-            return pl.when(n > 1).then(std)
+            return pl.when(n > 1).then(std / pl.col("cents"))
         case Aggregate.RATIO:
             return pl.when(total != 0).then(amount / mean)
         case Aggregate.ZSCORE:
             return pl.when((n > 1) & (spread > 0)).then((amount - mean) / std)
         case Aggregate.SINCE:
-            return pl.when(n > 0).then((pl.col("t") - pl.col("newest")).cast(pl.Float64) / 1e6)
+            return pl.when(n > 0).then((pl.col("t") - pl.col("newest")).cast(pl.Float64) / pl.col("micros"))
     raise ValueError(f"{aggregate} is not an aggregate of a window's amounts")
 
 

@@ -45,17 +45,21 @@ def _mean(n: int, total: int, _squares: int, _amount: int) -> float:
 
 
 def _std(n: int, total: int, squares: int, _amount: int) -> float:
-    # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
-    return math.sqrt(float(n * squares - total * total) / float(n * (n - 1))) / 100.0 if n > 1 else NAN
+    return _std_minor(n, total, squares) / 100.0
 
 
-def _ratio(n: int, total: int, squares: int, amount: int) -> float:
-    return amount / 100.0 / _mean(n, total, squares, amount) if total else NAN
+def _ratio(n: int, total: int, _squares: int, amount: int) -> float:
+    return float(amount) / (float(total) / float(n)) if total else NAN
 
 
 def _zscore(n: int, total: int, squares: int, amount: int) -> float:
-    std = _std(n, total, squares, amount)
-    return (amount / 100.0 - _mean(n, total, squares, amount)) / std if std > 0.0 else NAN
+    std = _std_minor(n, total, squares)
+    return (float(amount) - float(total) / float(n)) / std if std > 0.0 else NAN
+
+
+def _std_minor(n: int, total: int, squares: int) -> float:
+    # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
+    return math.sqrt(float(n * squares - total * total) / float(n * (n - 1))) if n > 1 else NAN
 
 
 MEASURES: Final[dict[Aggregate, Measure]] = {

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import polars as pl
 from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 from rich.live import Live
@@ -59,18 +58,19 @@ class Outcome:
 
 
 class AlertWatch:
-    """Reads ``alerts`` and ``scored`` from now on, and knows the truth about the transactions in ``live``."""
+    """Reads ``alerts`` and ``scored`` from now on.
 
-    def __init__(self, settings: Settings, live: pl.DataFrame, sent_at: Mapping[str, float]) -> None:
+    ``to_send``: how many transactions are to come; ``truth``: the ids of the frauds among them, and of what kind they
+    are; ``sent_at``: when a transaction was sent, filled as they are.
+    """
+
+    def __init__(
+        self, settings: Settings, to_send: int, truth: Mapping[str, str], sent_at: Mapping[str, float]
+    ) -> None:
         self._settings = settings
+        self._sent = to_send
+        self._truth = truth
         self._sent_at = sent_at
-        scenario = live["fraud_scenario"] if "fraud_scenario" in live.columns else pl.Series([None] * len(live))
-        self._truth = {
-            str(identity): name or "fraud"
-            for identity, is_fraud, name in zip(live["transaction_id"], live["is_fraud"], scenario, strict=True)
-            if is_fraud
-        }
-        self._sent = len(live)
         self.scored = 0
         self._alerts: dict[str, float] = {}  # latency in seconds
         self._recent: deque[tuple[AlertMessage, float]] = deque(maxlen=SHOWN)

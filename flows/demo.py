@@ -21,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import polars as pl
 from rich.console import Console
 
 from features.definitions import FEATURES, reach
@@ -31,7 +30,7 @@ from flows.alerts import AlertWatch, Outcome
 from flows.kafka_install import available
 from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
-from flows.replay import Pace, publish, read
+from flows.replay import History, Pace, during, frauds, publish, read
 from flows.settings import Settings
 
 PLACE: Final = Path(".cache/demo")
@@ -80,8 +79,8 @@ def run(seconds: float, rate: float) -> int:
         environment |= {"VIGIE_MODEL": str(PLACE / "models" / "current"), "VIGIE_LOG_DIRECTORY": str(PLACE / "logs")}
         settings = Settings.from_environment({**os.environ, **environment})
         history = read(history_file)
-        warm = history.filter(pl.col("timestamp").is_between(live_from - reach(FEATURES), live_from, closed="left"))
-        live = history.filter(pl.col("timestamp") >= live_from).head(round(seconds * rate))
+        warm = during(history, live_from - reach(FEATURES), live_from)
+        live = during(history, live_from).head(round(seconds * rate))
         flow = stack.enter_context(_flow(environment))
         with _step(f"Filling the flow's windows with the last {len(warm):,} transactions before that"):
             publish(warm, settings, Pace(), timedelta(days=7))
@@ -92,10 +91,10 @@ def run(seconds: float, rate: float) -> int:
     return 0 if outcome.complete() else 1
 
 
-def _live(live: pl.DataFrame, settings: Settings, rate: float, flow: subprocess.Popen[bytes]) -> Outcome:
+def _live(live: History, settings: Settings, rate: float, flow: subprocess.Popen[bytes]) -> Outcome:
     sent_at: dict[str, float] = {}
     failures: list[VigieError] = []
-    watch = AlertWatch(settings, live, sent_at)
+    watch = AlertWatch(settings, len(live), frauds(live), sent_at)
 
     def send() -> None:
         try:

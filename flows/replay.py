@@ -37,6 +37,8 @@ IDS: Final = ("transaction_id", "account_id", "merchant_id")
 TEXTS: Final = ("transaction_type", "location", "device_id")
 _encode = msgspec.json.Encoder().encode
 
+History = pl.DataFrame
+
 
 class Pace(NamedTuple):
     """When to send an event: ``speed`` times as fast as it happened, or ``rate`` events a second, or at once.
@@ -49,7 +51,7 @@ class Pace(NamedTuple):
     now: bool = False
 
 
-def read(path: Path, columns: Path | None = None) -> pl.DataFrame:
+def read(path: Path, columns: Path | None = None) -> History:
     """The history's columns under Vigie's names, sorted by time; the stream itself judges the values.
 
     ``columns`` is a column map as in ``training/columns``. Raises ``InvalidHistory`` and ``InvalidSetting``.
@@ -77,7 +79,20 @@ def read(path: Path, columns: Path | None = None) -> pl.DataFrame:
     return kept.sort("timestamp", maintain_order=True)
 
 
-def with_bots(history: pl.DataFrame, scenarios: Sequence[str], intensity: float, seed: int) -> pl.DataFrame:
+def during(history: History, begin: datetime, end: datetime | None = None) -> History:
+    """The transactions from ``begin`` to before ``end``."""
+    part = history.filter(pl.col("timestamp") >= begin)
+    return part if end is None else part.filter(pl.col("timestamp") < end)
+
+
+def frauds(history: History) -> dict[str, str]:
+    """The ids of the frauds, and of what kind each is."""
+    found = history.filter("is_fraud")
+    kinds = found["fraud_scenario"] if "fraud_scenario" in found.columns else [None] * len(found)
+    return {str(identity): kind or "fraud" for identity, kind in zip(found["transaction_id"], kinds, strict=True)}
+
+
+def with_bots(history: History, scenarios: Sequence[str], intensity: float, seed: int) -> History:
     """The history after the fraud bots, with a ``fraud_scenario`` for theirs; what they add has ids of its own."""
     codes, texts = {}, {}
     for name in ("account_id", "merchant_id", *TEXTS):
@@ -94,7 +109,14 @@ def with_bots(history: pl.DataFrame, scenarios: Sequence[str], intensity: float,
         fraud=np.where(history["is_fraud"].to_numpy(), bots.UNNAMED, bots.HONEST).astype(np.int8),
         row=np.arange(len(history)),
     )
-    chosen = bots.scaled(scenarios, len(texts["account_id"]), len(texts["merchant_id"]), intensity=intensity)
+    types = texts["transaction_type"]
+    chosen = bots.scaled(
+        scenarios,
+        len(texts["account_id"]),
+        len(texts["merchant_id"]),
+        intensity=intensity,
+        online=types.index("online") if "online" in types else None,
+    )
     after = bots.inject(traffic, chosen, np.random.default_rng(seed))
     ids = [str(i) for i in history["transaction_id"]]
     named = {code: name for name, code in bots.CODES.items()}
@@ -115,7 +137,7 @@ def with_bots(history: pl.DataFrame, scenarios: Sequence[str], intensity: float,
 
 
 def publish(
-    history: pl.DataFrame,
+    history: History,
     settings: Settings,
     pace: Pace,
     label_delay: timedelta | None,
@@ -191,7 +213,7 @@ class Sender:
 
 
 def _schedule(
-    history: pl.DataFrame, settings: Settings, pace: Pace, label_delay: timedelta | None
+    history: History, settings: Settings, pace: Pace, label_delay: timedelta | None
 ) -> Iterator[tuple[float, str, str, dict[str, object]]]:
     """(when, by the monotonic clock; topic; key; message) of each event, in the order of time."""
     began, began_at = time.monotonic(), microseconds(datetime.now(UTC))
@@ -215,7 +237,7 @@ def _schedule(
         yield due, settings.transactions_topic, str(row["account_id"]), message
 
 
-def _labels(history: pl.DataFrame, delay: timedelta) -> list[tuple[int, int]]:
+def _labels(history: History, delay: timedelta) -> list[tuple[int, int]]:
     """(when known, row) of each fraud, sorted; known after the delay where the history does not say."""
     known = pl.col("timestamp") + delay
     if "labelled_at" in history.columns:

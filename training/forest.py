@@ -49,7 +49,7 @@ def _nodes(number: int, tree: Tree, medians: Matrix, scale: float) -> dict[str, 
     """The attributes of one tree, all but ``nodes_modes``; leaf weights are path lengths times -scale."""
     leaf = tree.children_left == -1
     feature = np.where(leaf, 0, tree.feature)
-    threshold = np.where(leaf, np.float32(0), _at_most(tree.threshold))
+    threshold = np.where(leaf, np.float32(0), largest_at_most(tree.threshold))
     left, right = (np.where(leaf, 0, children) for children in (tree.children_left, tree.children_right))
     depth = np.zeros(tree.node_count)
     for node in np.flatnonzero(~leaf):  # scikit-learn numbers parents before their children
@@ -72,7 +72,7 @@ def _nodes(number: int, tree: Tree, medians: Matrix, scale: float) -> dict[str, 
     }
 
 
-def _at_most(threshold: Floats) -> Matrix:
+def largest_at_most(threshold: Floats) -> Matrix:
     """The largest float32 not above each float64: a float32 value is <= the one exactly if it is <= the other."""
     nearest = threshold.astype(np.float32)
     return np.where(nearest > threshold, np.nextafter(nearest, np.float32(-np.inf)), nearest)

@@ -165,7 +165,15 @@ class Flow:
 
     def produce(self, purpose: str, messages: Iterable[Sent], **properties: object) -> None:
         """Sends messages as any producer would, and returns when Kafka has them all."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20, **QUIET, **properties})
+        producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "enable.idempotence": True,  # without, a retry at the start of a topic can change the order
+                "linger.ms": 20,
+                **QUIET,
+                **properties,
+            }
+        )
         for key, value in messages:
             producer.produce(self.topics[purpose], value, key)
             producer.poll(0)

@@ -108,7 +108,7 @@ def test_timestamps_as_text(text: str, instant: datetime, tmp_path: Path) -> Non
 
 def test_naive_timestamps_are_utc_and_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    frame = load(parquet(tmp_path, timestamp=[datetime(2024, 1, day, 5) for day in (1, 2, 3, 4)]))  # noqa: DTZ001
+    frame = load(parquet(tmp_path, timestamp=[datetime(2024, 1, day, 5) for day in (1, 2, 3, 4)]))
     assert frame["timestamp"][0] == datetime(2024, 1, 1, 5, tzinfo=UTC)
     assert "taken as UTC" in caplog.text
 
