@@ -127,9 +127,7 @@ def _broker() -> Iterator[tuple[str, dict[str, str]]]:
             yield kafka.bootstrap_servers, {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
         return
     console.print(f"[yellow]No real Kafka here ({reason}).\nInstead: librdkafka's mock cluster, in memory.[/]")
-    names = Settings.from_environment(os.environ)
-    wanted = [getattr(names, f"{kind}_topic") for kind in ("transactions", "labels", "scored", "alerts", "rejected")]
-    with MockKafka(wanted) as mock:
+    with MockKafka(Settings.from_environment(os.environ).topics) as mock:
         yield (
             mock.bootstrap_servers,
             {"KAFKA_BOOTSTRAP_SERVERS": mock.bootstrap_servers, "VIGIE_CREATE_TOPICS": "false"},

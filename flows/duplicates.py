@@ -8,35 +8,37 @@ from features.fields import END
 
 
 class RecentIds:
-    """The ids of one key in the order they came, each with its event time."""
+    """The ids of one key in the order they came, each with its event time. Ids are bytes of UTF-8, or without 0xff."""
 
-    __slots__ = ("_instants", "_texts")
+    __slots__ = ("_ids", "_instants")
 
-    def __init__(self, texts: bytes = END, instants: bytes = b"") -> None:
-        self._texts = bytearray(texts)
+    def __init__(self, ids: bytes = END, instants: bytes = b"") -> None:
+        self._ids = bytearray(ids)
         self._instants = array("q", instants)
-
-    def __contains__(self, text: str) -> bool:
-        return END + text.encode() + END in self._texts
 
     def __len__(self) -> int:
         return len(self._instants)
 
-    def add(self, text: str, timestamp: int) -> None:
+    def seen(self, identity: bytes, since: int) -> bool:
+        """Whether the id came with an event time of ``since`` or later; the same answer however much was forgotten."""
+        at = self._ids.rfind(END + identity + END)
+        return at >= 0 and self._instants[self._ids.count(END, 0, at)] >= since
+
+    def add(self, identity: bytes, timestamp: int) -> None:
         """Remembers an id."""
-        self._texts += text.encode() + END
+        self._ids += identity + END
         self._instants.append(timestamp)
 
     def forget(self, before: int) -> None:
-        """Drops the ids of events before that instant."""
+        """Drops the ids of events before that instant, sooner or later."""
         # Dropping copies the rest, so it waits until an eighth of the ids may go.
         if not self._instants or self._instants[len(self._instants) // 8] >= before:
             return
-        ids = self._texts.split(END)[1:-1]
-        kept = [(text, t) for text, t in zip(ids, self._instants, strict=True) if t >= before]
-        self._texts = bytearray(END + b"".join(text + END for text, _ in kept))
+        ids = self._ids.split(END)[1:-1]
+        kept = [(identity, t) for identity, t in zip(ids, self._instants, strict=True) if t >= before]
+        self._ids = bytearray(END + b"".join(identity + END for identity, _ in kept))
         self._instants = array("q", [t for _, t in kept])
 
     def pack(self) -> tuple[bytes, bytes]:
         """The arguments that make the same again."""
-        return bytes(self._texts), self._instants.tobytes()
+        return bytes(self._ids), self._instants.tobytes()

@@ -16,9 +16,11 @@ from features.transaction import Label, Transaction
 
 BUFFERED: Final = 5000  # records of one lane that may wait before it is paused
 PATIENCE: Final = 10.0  # seconds that others wait for a lane that has records but delivers none
-SETTLING: Final = 0.1  # seconds that history waits for a lane of its own kind that has just been read to its end
-LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
+SETTLING: Final = 0.1  # seconds that history waits for a lane of its own kind that was just read to its end
 IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the watermark back
+OUTAGE: Final = 1.0  # seconds in which no lane at all delivers
+LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
+_STEP: Final = 0.1  # seconds at most that one look counts, so that a stall of the whole process counts for nothing
 
 PartitionId = tuple[str, int]
 Parse = Callable[[bytes | None, int], Transaction | Label]
@@ -41,17 +43,9 @@ class Lane(Generic[T]):
         self.at_end = False  # as far as Kafka has told
         self.moved = False  # since the end was last looked for
         self.paused = False
-        self.stirred = time.monotonic()
+        self.given_up = False  # taken to be at its end because it delivered nothing
+        self.stirred = 0.0  # when it last delivered, by the lanes' own clock
         self.waiting: deque[tuple[int, int, T]] = deque()
-
-    def add(self, offset: int, event_time: int | None, record: T) -> None:
-        """Takes in the next record; one without an event time has that of the record before it."""
-        if event_time is not None and event_time > self.lead:
-            self.lead = event_time
-        self.waiting.append((self.lead, offset, record))
-        self.read_to = offset + 1
-        self.moved = True
-        self.stirred = time.monotonic()
 
 
 class Lanes(Generic[T]):
@@ -59,9 +53,30 @@ class Lanes(Generic[T]):
 
     def __init__(self, lanes: Mapping[PartitionId, Lane[T]]) -> None:
         self._lanes = lanes
+        self._clock = 0.0  # seconds spent asking
+        self._looked = time.monotonic()
+        self._delivered = 0.0  # when any lane last delivered, by that clock
 
     def __getitem__(self, key: PartitionId) -> Lane[T]:
         return self._lanes[key]
+
+    def add(self, key: PartitionId, offset: int, event_time: int | None, record: T) -> None:
+        """Takes in a lane's next record; one without an event time has that of the record before it."""
+        if self._clock - self._delivered > OUTAGE:
+            # Kafka is back: what was given up for want of an answer counts again.
+            for lane in self._lanes.values():
+                if lane.given_up:
+                    lane.at_end = lane.given_up = False
+                    lane.stirred = self._clock
+        self._delivered = self._clock
+        lane = self._lanes[key]
+        if event_time is not None and event_time > lane.lead:
+            lane.lead = event_time
+        lane.waiting.append((lane.lead, offset, record))
+        lane.read_to = offset + 1
+        lane.moved = True
+        lane.given_up = False
+        lane.stirred = self._clock
 
     def moved(self) -> Iterator[tuple[PartitionId, Lane[T]]]:
         """The lanes read from since this was last asked."""
@@ -76,13 +91,15 @@ class Lanes(Generic[T]):
         A record waits for every lane that has more to read and lies behind it. History (what is older than a minute)
         also waits a moment for lanes that settle: their producer may not have got further yet.
         """
-        clock = time.monotonic()
+        looked = time.monotonic()
+        self._clock += min(looked - self._looked, _STEP)
+        self._looked = looked
         behind, settling = [], []
         for key, lane in self._lanes.items():
-            silent = clock - lane.stirred
+            silent = self._clock - lane.stirred
             if not lane.at_end and not lane.waiting and silent > PATIENCE:
                 _log.warning("a partition delivers nothing; the others go on", extra={"partition": key})
-                lane.at_end = True
+                lane.at_end = lane.given_up = True
             elif not lane.at_end:
                 behind.append(lane.lead)
             elif lane.settles and silent < SETTLING:
@@ -105,12 +122,11 @@ class Lanes(Generic[T]):
 
     def slowest(self, topic: str) -> int:
         """The least event time up to which the topic's lanes have left, not counting silent ones; 0 without any."""
-        clock = time.monotonic()
         return min(
             (
                 lane.left
                 for (of_topic, _), lane in self._lanes.items()
-                if of_topic == topic and (lane.waiting or not lane.at_end or clock - lane.stirred < IDLE)
+                if of_topic == topic and (lane.waiting or not lane.at_end or self._clock - lane.stirred < IDLE)
             ),
             default=0,
         )
@@ -121,6 +137,7 @@ class Lanes(Generic[T]):
             full = len(lane.waiting) >= BUFFERED
             if full != lane.paused:
                 lane.paused = full
+                lane.stirred = self._clock  # it could not deliver while it was paused
                 yield key, full
 
     def offsets(self) -> dict[PartitionId, int]:

@@ -47,11 +47,11 @@ class AccountPart(NamedTuple):
 
 
 class MerchantPart(NamedTuple):
-    """What the merchant's step knows of an arrival; no features where it must not be scored."""
+    """What the merchant's step knows of an arrival."""
 
     sequence: int
     account_id: str
-    features: list[float] | None
+    features: list[float]
 
 
 class Candidate(NamedTuple):

@@ -168,8 +168,7 @@ def publish(
             if sent[topic] % 500 == 0:
                 progress.update(task, completed=sent[settings.transactions_topic])
         sender.finish()
-        progress.update(task, completed=sent[settings.transactions_topic])
-    return sent[settings.transactions_topic], sent[settings.labels_topic]
+        return sent[settings.transactions_topic], sent[settings.labels_topic]
 
 
 class Sender:

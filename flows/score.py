@@ -20,7 +20,7 @@ from features.bundle import load
 from features.definitions import Entity, Feature
 from features.errors import VigieError
 from features.transaction import Transaction
-from flows import logs, stop
+from flows import logs, stop, topics
 from flows.idle import IdleSource
 from flows.messages import Messages
 from flows.model import Model
@@ -43,6 +43,7 @@ def flow() -> Dataflow:
         logs.set_up(settings.log_level, settings.log_directory, logs.process_name())
         bundle = load(settings.model)
         model = Model(bundle)
+        topics.partitions(settings, settings.topics)
         scored_sink, alerts_sink, rejected_sink = (
             KafkaSink(settings, topic)
             for topic in (settings.scored_topic, settings.alerts_topic, settings.rejected_topic)

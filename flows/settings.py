@@ -12,8 +12,8 @@ from typing import Final, Literal, cast
 from features.errors import InvalidSetting
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-# Kubernetes gives every pod variables about a Service named "kafka"; they are no client properties.
-_SERVICE_LINK: Final = re.compile(r"KAFKA_(SERVICE|PORT)(_|$)|KAFKA_\w*_(TCP|UDP)(_|$)")
+# Kubernetes gives every pod variables about a Service named "kafka" or "kafka-..."; they are no client properties.
+_SERVICE_LINK: Final = re.compile(r"KAFKA_(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Settings:
     kafka_timeout: timedelta
     log_level: str
     log_directory: Path
+
+    @property
+    def topics(self) -> tuple[str, str, str, str, str]:
+        """All five topics."""
+        return self.transactions_topic, self.labels_topic, self.scored_topic, self.alerts_topic, self.rejected_topic
 
     @property
     def bootstrap(self) -> str:
@@ -69,9 +74,8 @@ class Settings:
             log_level=_choice(environment, "VIGIE_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             log_directory=Path(get("VIGIE_LOG_DIRECTORY", "logs")),
         )
-        topics = [getattr(settings, name) for name in cls.__slots__ if name.endswith("_topic")]
-        if len(set(topics)) < len(topics):
-            raise InvalidSetting(f"two topics have the same name among {', '.join(topics)}; give each its own")
+        if len(set(settings.topics)) < len(settings.topics):
+            raise InvalidSetting(f"two topics have the same name among {', '.join(settings.topics)}; give each its own")
         if settings.duplicate_horizon < settings.allowed_lateness:
             raise InvalidSetting(
                 f"VIGIE_DUPLICATE_HORIZON is {settings.duplicate_horizon}, less than VIGIE_ALLOWED_LATENESS "

@@ -90,7 +90,8 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
                 "logger": _log,
             }
         )
-        parsers: dict[str, Parse] = {settings.transactions_topic: parse_transaction, settings.labels_topic: parse_label}
+        # Labels first: what became known at the very instant of a transaction, it may know.
+        parsers: dict[str, Parse] = {settings.labels_topic: parse_label, settings.transactions_topic: parse_transaction}
         lanes: dict[PartitionId, Lane[Reading]] = {}
         for topic, count in topics.partitions(settings, parsers).items():
             for number in range(count):
@@ -143,7 +144,8 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
         assert topic is not None
         assert number is not None
         assert offset is not None
-        lane = self._lanes[topic, number]
+        key = (topic, number)
+        lane = self._lanes[key]
         if error is not None:
             # Comes late, but where transaction markers end a partition it is the only sign of the end.
             lane.at_end, lane.moved = True, False
@@ -152,13 +154,13 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
         try:
             event = lane.parse(message.value(), latest)
         except InvalidRecord as invalid:
-            lane.add(offset, None, Reading(rejection(message, invalid), late=False, message=message))
+            self._lanes.add(key, offset, None, Reading(rejection(message, invalid), late=False, message=message))
             return
         if isinstance(event, Label):
-            lane.add(offset, event.labelled_at, Reading(event, late=False, message=message))
+            self._lanes.add(key, offset, event.labelled_at, Reading(event, late=False, message=message))
         else:
             late = event.timestamp < lane.lead - self._lateness
-            lane.add(offset, event.timestamp, Reading(event, late, message))
+            self._lanes.add(key, offset, event.timestamp, Reading(event, late, message))
 
     def _arrival(self, reading: Reading) -> Arrival | Rejection:
         event, late, message = reading

@@ -25,6 +25,7 @@ from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejecti
 from flows.settings import Settings
 
 GATHER_KEYS: Final = 64
+ID_END: Final = b"\xfe"  # occurs in no UTF-8 text
 
 Part = TypeVar("Part", bound=AccountPart | MerchantPart)
 
@@ -61,13 +62,14 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
             if isinstance(arrival.event, Label):
                 self._state.update_label(arrival.event)
             else:
-                parts.append(self._part(arrival.sequence, arrival.event, arrival.too_late))
+                parts.append(self._part(arrival, arrival.event))
             self._state.forget(arrival.watermark)
             self._recent.forget(arrival.watermark - self._step.memory)
             self._step.idle.advance(arrival.watermark)
         newest = self._state.newest()
         if self._step.idle.is_past(newest):
             self._step.idle.forget(self._key)
+            metrics.IDLE.labels(self._step.plan.entity).inc()
             return parts, StatefulBatchLogic.DISCARD
         self._step.idle.touch(self._key, newest)
         return parts, StatefulBatchLogic.RETAIN
@@ -77,37 +79,43 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
         return Saved(self._key, self._state.pack(), self._recent.pack())
 
     @abstractmethod
-    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> Part: ...
+    def _part(self, arrival: Arrival, transaction: Transaction) -> Part: ...
 
-    def _features(self, text: str, transaction: Transaction) -> list[float]:
-        """The transaction's features; then it and its id belong to the past."""
-        values = self._state.get(transaction)
+    def _seen(self, identity: bytes, arrival: Arrival) -> bool:
+        return self._recent.seen(identity, arrival.watermark - self._step.memory)
+
+    def _take_in(self, identity: bytes, transaction: Transaction) -> None:
+        """From now on the transaction belongs to the past."""
         self._state.update(transaction)
-        self._recent.add(text, transaction.timestamp)
-        return values
+        self._recent.add(identity, transaction.timestamp)
 
 
 class AccountLogic(EntityLogic[AccountPart]):
     """Decides on duplicates and late arrivals: an account's messages all come through one Kafka partition."""
 
-    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> AccountPart:
-        if transaction.transaction_id in self._recent:
-            return AccountPart(sequence, transaction, None, None)
-        if too_late:
-            return AccountPart(sequence, transaction, None, too_late)
-        own = own_features(self._step.features, transaction)
-        features = self._features(transaction.transaction_id, transaction)
-        return AccountPart(sequence, transaction, own + features, None)
+    def _part(self, arrival: Arrival, transaction: Transaction) -> AccountPart:
+        identity = transaction.transaction_id.encode()
+        if self._seen(identity, arrival):
+            return AccountPart(arrival.sequence, transaction, None, None)
+        if arrival.too_late:
+            return AccountPart(arrival.sequence, transaction, None, arrival.too_late)
+        features = own_features(self._step.features, transaction) + self._state.get(transaction)
+        self._take_in(identity, transaction)
+        return AccountPart(arrival.sequence, transaction, features, None)
 
 
 class MerchantLogic(EntityLogic[MerchantPart]):
-    """Counts every transaction once, as the account's step does, without waiting for its word."""
+    """Counts each transaction once, as the account's step does, without waiting for its word.
 
-    def _part(self, sequence: int, transaction: Transaction, too_late: Rejection | None) -> MerchantPart:
-        text = f"{transaction.account_id}\n{transaction.transaction_id}"
-        if too_late or text in self._recent:
-            return MerchantPart(sequence, transaction.account_id, None)
-        return MerchantPart(sequence, transaction.account_id, self._features(text, transaction))
+    An id that an account uses again for another merchant is a duplicate all the same, but that merchant counts it.
+    """
+
+    def _part(self, arrival: Arrival, transaction: Transaction) -> MerchantPart:
+        features = self._state.get(transaction)
+        identity = transaction.account_id.encode() + ID_END + transaction.transaction_id.encode()
+        if not arrival.too_late and not self._seen(identity, arrival):
+            self._take_in(identity, transaction)
+        return MerchantPart(arrival.sequence, transaction.account_id, features)
 
 
 class EntityStep(Generic[Part]):
@@ -161,7 +169,7 @@ class Gather(StatefulBatchLogic[AccountPart | MerchantPart, Candidate | Rejectio
             elif account.features is None:
                 metrics.DUPLICATES.inc()
             else:
-                assert merchant.features is not None
+                assert isinstance(merchant, MerchantPart)
                 complete.append((part.sequence, Candidate(account.transaction, account.features + merchant.features)))
         complete.sort(key=itemgetter(0))
         return [item for _, item in complete], StatefulBatchLogic.RETAIN

@@ -2,14 +2,17 @@
 
 Runs go to ``MLFLOW_TRACKING_URI``, or to ``mlruns/mlflow.db`` in the working directory; the experiment is
 ``MLFLOW_EXPERIMENT_NAME``, or ``vigie``. A store that cannot be reached costs a warning, never the training.
+``python -m training.tracking`` serves MLflow's page on the local store.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -122,3 +125,36 @@ def _patience(limits: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in ours:
             del os.environ[name]
+
+
+def server_command(port: int) -> list[str]:
+    """The command that serves MLflow's page on the store that ``uri`` names."""
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri(),
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; it becomes MLflow's server, or names the server that is used already."""
+    parser = argparse.ArgumentParser(prog="python -m training.tracking", description="MLflow's page on the trainings.")
+    parser.add_argument("--port", type=int, default=5000, help="where the page is served (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not uri().startswith("http"):
+        LOCAL.mkdir(exist_ok=True)
+        command = server_command(options.port)
+        os.execv(command[0], command)  # noqa: S606 - it is to take this process's place
+    print(f"MLFLOW_TRACKING_URI is {uri()}: open that page")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,11 +29,11 @@ ROOT: Final = Path(__file__).parents[2]
 PURPOSES: Final = ("transactions", "labels", "scored", "alerts", "rejected")
 QUIET: Final = {"log_level": 0, "reconnect.backoff.max.ms": 200}
 DAY: Final = 86_400_000_000  # microseconds
-# About a thousand records a second and partition, so that a flow can be met in the middle of its work.
+# About a thousand records a second, so that a flow can be met in the middle of its work.
 SLOWLY: Final = {
-    "KAFKA_MAX_PARTITION_FETCH_BYTES": "1",
+    "KAFKA_MAX_PARTITION_FETCH_BYTES": "16000",
     "KAFKA_QUEUED_MIN_MESSAGES": "1",
-    "KAFKA_FETCH_QUEUE_BACKOFF_MS": "50",
+    "KAFKA_FETCH_QUEUE_BACKOFF_MS": "100",
 }
 SMALL_BATCHES: Final = {"batch.num.messages": 50}  # a fetch never gives less than one
 
@@ -52,7 +52,7 @@ class Received(NamedTuple):
     value: bytes | None
     headers: dict[str, str]
     partition: int
-    timestamp: int  # milliseconds
+    offset: int
 
     @property
     def json(self) -> dict[str, Any]:
@@ -87,11 +87,10 @@ class Inbox:
         for message in self._consumer.consume(10_000, seconds):
             if message.error() is None:
                 headers = {name: value.decode() for name, value in message.headers() or [] if value is not None}
-                partition = message.partition()
+                partition, offset = message.partition(), message.offset()
                 assert partition is not None
-                self.received.append(
-                    Received(message.key(), message.value(), headers, partition, message.timestamp()[1])
-                )
+                assert offset is not None
+                self.received.append(Received(message.key(), message.value(), headers, partition, offset))
 
     def size(self) -> int:
         """How many records the topic holds now."""
@@ -266,19 +265,9 @@ def history(n: int, *, days: int = 45, seed: int = 7) -> tuple[list[Transaction]
         )
         transactions.append(transaction)
         if rng.random() < 0.2:
-            known = transaction.timestamp + timedelta(days=rng.choice([1, 7, 12]), microseconds=1) // timedelta(
-                microseconds=1
-            )
-            labels.append(
-                Label(
-                    transaction.transaction_id,
-                    transaction.account_id,
-                    transaction.merchant_id,
-                    transaction.timestamp,
-                    rng.random() < 0.8,
-                    known,
-                )
-            )
+            ids = (transaction.transaction_id, transaction.account_id, transaction.merchant_id)
+            known = transaction.timestamp + rng.choice([1, 7, 12]) * DAY
+            labels.append(Label(*ids, transaction.timestamp, rng.random() < 0.8, known))
     return transactions, sorted(labels, key=lambda label: label.labelled_at)
 
 

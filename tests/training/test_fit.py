@@ -47,7 +47,7 @@ def test_honest_rows_are_drawn_and_weighted_up(monkeypatch: pytest.MonkeyPatch) 
     drawn = fit(features, y)
     for candidate in (XGBOOST, LOGISTIC):
         share = [float((1 / (1 + np.exp(-m.margin(candidate, features)))).mean()) for m in (whole, drawn)]
-        assert share == pytest.approx([y.mean(), y.mean()], rel=0.1)
+        assert share == pytest.approx([y.mean(), y.mean()], rel=0.15)
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
@@ -72,7 +72,7 @@ def test_too_few_frauds_are_refused_with_a_remedy() -> None:
     y[:9] = True
     with pytest.raises(InvalidHistory, match="the training days have 9 frauds known by then and 491 honest"):
         fit(features, y)
-    with pytest.raises(InvalidHistory, match="the validation days have 491 frauds .* 9 honest .*--train-days"):
+    with pytest.raises(InvalidHistory, match=r"the validation days have 491 frauds .* 9 honest .*--train-days"):
         require_frauds(~y, "validation")
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
-from training.forest import ML_DOMAIN, largest_at_most, tree_ensemble
 from training.fit import Matrix
+from training.forest import ML_DOMAIN, largest_at_most, tree_ensemble
 
 
 def scores(node: onnx.NodeProto, features: Matrix) -> Matrix:
@@ -24,7 +24,8 @@ def scores(node: onnx.NodeProto, features: Matrix) -> Matrix:
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": features})
-    return np.exp(np.asarray(found)[:, 0])
+    scores: Matrix = np.exp(np.asarray(found, dtype=np.float32)[:, 0])
+    return scores
 
 
 @pytest.mark.parametrize("size", [2, 3, 17, 256])
@@ -35,7 +36,8 @@ def test_it_is_scikit_learns_forest(size: int, trees: int) -> None:
     features = np.column_stack(columns).astype(np.float32)
     forest = IsolationForest(n_estimators=trees, max_samples=size, random_state=1).fit(features)
     medians = np.median(features, axis=0)
-    rows = np.concatenate([features, features * 3, np.float32([[3.4e38] * 4, [-3.4e38] * 4, [1e-45] * 4, [0] * 4])])
+    extremes = np.array([[3.4e38] * 4, [-3.4e38] * 4, [1e-45] * 4, [0] * 4], dtype=np.float32)
+    rows = np.concatenate([features, features * 3, extremes])
     # The values on which float32 and float64 comparisons part: those next to the splits.
     for tree in forest.estimators_:
         for feature, split in zip(tree.tree_.feature, tree.tree_.threshold, strict=True):
@@ -51,13 +53,13 @@ def test_a_missing_value_goes_where_its_median_goes() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(500, 5)).astype(np.float32)
     forest = IsolationForest(n_estimators=30, random_state=1).fit(features)
-    medians = np.float32([0.3, -5, 5, 0, 1e30])
+    medians = np.array([0.3, -5, 5, 0, 1e30], dtype=np.float32)
     holes = np.where(rng.random(features.shape) < 0.4, np.float32(np.nan), features)
     found = scores(tree_ensemble(forest, medians, "x", "y"), holes)
     assert found == pytest.approx(-forest.score_samples(np.where(np.isnan(holes), medians, holes)), abs=1e-6)
 
 
-@given(st.floats(-1e38, 1e38), st.floats(-1e38, 1e38, width=32))
+@given(st.floats(-3e38, 3e38), st.floats(allow_nan=False, allow_infinity=False, width=32))
 def test_thresholds_in_single_precision_part_the_same_values(threshold: float, value: float) -> None:
     single = largest_at_most(np.array([threshold]))[0]
     for x in (np.float32(value), single, np.nextafter(single, np.float32(np.inf)), np.float32(threshold)):
