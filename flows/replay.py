@@ -145,8 +145,7 @@ def publish(
 ) -> tuple[int, int]:
     """Sends the transactions and, unless ``label_delay`` is None, the labels of frauds that fall due before the end.
 
-    ``sent_at`` gets the time (``time.time``) at which each transaction id was sent. Returns how many transactions and
-    labels. Raises ``KafkaFailure`` where Kafka does not take one.
+    ``sent_at`` gets the time at which each transaction was sent. Returns how many of both. Raises ``KafkaFailure``.
     """
     topics.partitions(settings, [settings.transactions_topic, settings.labels_topic])
     sender = Sender(settings)
@@ -168,7 +167,8 @@ def publish(
             if sent[topic] % 500 == 0:
                 progress.update(task, completed=sent[settings.transactions_topic])
         sender.finish()
-        return sent[settings.transactions_topic], sent[settings.labels_topic]
+        progress.update(task, completed=sent[settings.transactions_topic])
+    return sent[settings.transactions_topic], sent[settings.labels_topic]
 
 
 class Sender:
