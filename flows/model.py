@@ -39,6 +39,20 @@ class Model:
             raise InvalidBundle(
                 f"{bundle.path}: onnxruntime cannot load the model ({error}); train it again"
             ) from error
+        self._try_out(bundle)
+
+    def _try_out(self, bundle: Bundle) -> None:
+        """Scores a row in which all is missing, so that a graph that cannot serve is refused at the start."""
+        try:
+            score, anomaly_score = self._run(np.full((1, len(self.names)), np.nan, np.float32))
+            fits = score.shape == anomaly_score.shape == (1,)
+        except Exception as error:  # as above
+            raise InvalidBundle(f"{bundle.path}: the model cannot score ({error}); train it again") from error
+        if not fits:
+            raise InvalidBundle(
+                f"{bundle.path}: for one row the model gives score {score.shape} and anomaly_score "
+                f"{anomaly_score.shape} instead of (1,); train it again"
+            )
 
     def score(self, candidates: Sequence[Candidate]) -> list[Decision]:
         """A decision for each candidate, in their order."""

@@ -44,10 +44,6 @@ def flow() -> Dataflow:
         bundle = load(settings.model)
         model = Model(bundle)
         topics.partitions(settings, settings.topics)
-        scored_sink, alerts_sink, rejected_sink = (
-            KafkaSink(settings, topic)
-            for topic in (settings.scored_topic, settings.alerts_topic, settings.rejected_topic)
-        )
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
     stop.on_sigterm()
@@ -62,9 +58,9 @@ def flow() -> Dataflow:
     raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
     alerts = op.map("alert_message", raised, messages.alert)  # (account_id, Outgoing)
     refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
-    op.output("scored_v1", scored, scored_sink)
-    op.output("alerts_v1", alerts, alerts_sink)
-    op.output("rejected_v1", refused, rejected_sink)
+    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic))
+    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic))
+    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, cut=True))
     return vigie
 
 

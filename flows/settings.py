@@ -51,6 +51,7 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Reads the variables; raises ``InvalidSetting`` with the value found and the form that is accepted."""
+        environment = {name: value for name, value in environment.items() if value}  # empty is unset
         get = environment.get
         settings = cls(
             kafka=kafka_properties(environment),
@@ -75,7 +76,10 @@ class Settings:
             log_directory=Path(get("VIGIE_LOG_DIRECTORY", "logs")),
         )
         if len(set(settings.topics)) < len(settings.topics):
-            raise InvalidSetting(f"two topics have the same name among {', '.join(settings.topics)}; give each its own")
+            raise InvalidSetting(
+                f"VIGIE_TRANSACTIONS_TOPIC, _LABELS_, _SCORED_, _ALERTS_ and _REJECTED_TOPIC are "
+                f"{', '.join(settings.topics)}; give each topic a name of its own"
+            )
         if settings.duplicate_horizon < settings.allowed_lateness:
             raise InvalidSetting(
                 f"VIGIE_DUPLICATE_HORIZON is {settings.duplicate_horizon}, less than VIGIE_ALLOWED_LATENESS "

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 from zlib import crc32
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from features.errors import KafkaFailure
 from flows import topics
 from flows.records import Outgoing
 from flows.settings import Settings
 
+FRAMING: Final = 200  # bytes that the record format and one more header may add
+
 _log = logging.getLogger(__name__)
 _producers: dict[frozenset[tuple[str, str]], Producer] = {}
 
 
 class KafkaSink(FixedPartitionedSink[Outgoing, None]):
-    """Writes ``(key, Outgoing)`` to a topic; the key decides the partition as the Kafka client itself would."""
+    """Writes ``(key, Outgoing)`` to a topic; the key decides the partition as the Kafka client itself would.
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    ``cut``: a record that is larger than the topic takes is cut, and says so, instead of stopping the flow for ever.
+    """
+
+    def __init__(self, settings: Settings, topic: str, *, cut: bool = False) -> None:
         self.settings = settings
         self.topic = topic
+        self.cut = cut
 
     def list_parts(self) -> list[str]:
         """The topic's partitions; Bytewax sorts them as text, hence the zeros."""
@@ -39,13 +46,15 @@ class KafkaSink(FixedPartitionedSink[Outgoing, None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> Writer:  # noqa: ARG002
         """A writer to one partition of the topic."""
-        return Writer(producer(self.settings.kafka), self.topic, int(for_part))
+        largest = topics.largest_record(self.settings, self.topic) if self.cut else None
+        return Writer(producer(self.settings.kafka), self.topic, int(for_part), largest)
 
 
 class Writer(StatefulSinkPartition[Outgoing, None]):
     """Writes to one partition; shares the process's producer with all others."""
 
-    def __init__(self, client: Producer, topic: str, number: int) -> None:
+    def __init__(self, client: Producer, topic: str, number: int, largest: int | None = None) -> None:
+        self._largest = largest
         self._producer = client
         self._topic = topic
         self._number = number
@@ -53,7 +62,8 @@ class Writer(StatefulSinkPartition[Outgoing, None]):
 
     def write_batch(self, values: list[Outgoing]) -> None:
         """Hands the records to the producer; blocks only while its queue is full."""
-        for key, value, headers in values:
+        for outgoing in values:
+            key, value, headers = outgoing if self._largest is None else _cut(outgoing, self._largest)
             while True:
                 try:
                     self._producer.produce(
@@ -62,6 +72,9 @@ class Writer(StatefulSinkPartition[Outgoing, None]):
                     break
                 except BufferError:
                     self._producer.poll(0.1)
+                    self._raise_failure()
+                except KafkaException as error:
+                    self._failure = error.args[0]
                     self._raise_failure()
         self._producer.poll(0)
         self._raise_failure()
@@ -89,6 +102,14 @@ class Writer(StatefulSinkPartition[Outgoing, None]):
             )
 
 
+def _cut(outgoing: Outgoing, largest: int) -> Outgoing:
+    key, value, headers = outgoing
+    rest = len(key or b"") + sum(len(name) + len(text.encode()) + 10 for name, text in headers.items()) + FRAMING
+    if value is None or len(value) + rest <= largest:
+        return outgoing
+    return Outgoing(key, value[: max(0, largest - rest)], {**headers, "value_cut_from_bytes": str(len(value))})
+
+
 def producer(properties: Mapping[str, str]) -> Producer:
     """The process's one producer for these client properties."""
     key = frozenset(properties.items())
@@ -97,6 +118,7 @@ def producer(properties: Mapping[str, str]) -> Producer:
             {
                 "linger.ms": "2",
                 "compression.type": "lz4",
+                "message.max.bytes": "10000000",  # the topic sets the limit
                 **properties,
                 "enable.idempotence": "true",
                 "acks": "all",

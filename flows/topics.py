@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from features.errors import InvalidSetting, KafkaFailure
 from flows.settings import Settings
+
+DEFAULT_LARGEST: Final = 1_048_588  # bytes, Kafka's max.message.bytes
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +58,18 @@ def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tu
             return low, high
 
 
+def largest_record(settings: Settings, topic: str) -> int:
+    """The size in bytes of the largest record that a topic takes, with key, headers and framing."""
+    wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = _admin(settings)  # an answer needs its client until it is there
+    try:
+        (answer,) = admin.describe_configs([wanted], request_timeout=5).values()
+        return int(answer.result()["max.message.bytes"].value)
+    except KafkaException as error:
+        _log.warning("topic %s does not tell its largest record (%s); Kafka's default is assumed", topic, error)
+        return DEFAULT_LARGEST
+
+
 def records(settings: Settings, topic: str) -> int:
     """How many records a topic holds."""
     consumer = Consumer({**settings.kafka, "group.id": "vigie-count"})
@@ -86,7 +102,15 @@ def _found(admin: AdminClient, settings: Settings) -> dict[str, int]:
 
 
 def _create(admin: AdminClient, topics: list[str], settings: Settings) -> None:
-    created = admin.create_topics([NewTopic(topic, settings.topic_partitions) for topic in topics])
+    created = admin.create_topics(
+        [
+            # A record with the headers of its rejection must fit where the record itself came from.
+            NewTopic(topic, settings.topic_partitions, config={"max.message.bytes": str(2 * DEFAULT_LARGEST)})
+            if topic == settings.rejected_topic
+            else NewTopic(topic, settings.topic_partitions)
+            for topic in topics
+        ]
+    )
     for topic, future in created.items():
         try:
             future.result()

@@ -91,11 +91,11 @@ def verify(
     """
     worst = 0.0
     for kind, rows in (("held-out", features), ("made-up", stress_rows(graph, features))):
-        if not len(rows):
-            continue
         wanted = calibration.scores(models.margin(champion, rows)), models.anomaly(rows)
         for output, found, expected in zip(OUTPUTS, score(graph, rows), wanted, strict=True):
             difference = np.abs(found.astype(np.float64) - expected)
+            if not difference.size:
+                continue
             row = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
             if not difference[row] <= TOLERANCE:
                 beyond = int((~(difference <= TOLERANCE)).sum())

@@ -64,6 +64,8 @@ class Models:
 
     def margin(self, candidate: str, features: Matrix) -> Floats:
         """What a candidate thinks of rows [n, F] before calibration: the higher, the likelier a fraud; float64 [n]."""
+        if not len(features):
+            return np.empty(0)
         if candidate == XGBOOST:
             return np.asarray(self.xgboost.predict(features, output_margin=True), dtype=np.float64)
         if candidate == LOGISTIC:
@@ -72,6 +74,8 @@ class Models:
 
     def anomaly(self, features: Matrix) -> Floats:
         """The anomaly score of Liu, Ting, Zhou, "Isolation Forest" (2008), equation 2; float64 [n], 0 to 1."""
+        if not len(features):
+            return np.empty(0)
         filled = np.where(np.isnan(features), self.medians, features)
         return np.asarray(-self.forest.score_samples(filled), dtype=np.float64)
 

@@ -106,7 +106,8 @@ def plan(
     """
     if min(test_days, validation_days, 1 if train_days is None else train_days) < 1:
         raise InvalidSetting("--train-days, --validation-days and --test-days must be at least 1")
-    first, last = _midnight(history["timestamp"][0]), _midnight(history["timestamp"][-1]) + DAY
+    newest = history["timestamp"][-1]
+    first, last = _midnight(history["timestamp"][0]), _midnight(newest) + DAY
     if train_start and train_days:
         implied = train_start + train_days * DAY + label_delay
         if as_of and as_of != implied:
@@ -131,7 +132,7 @@ def plan(
             f"{validation_days} validation days, and training needs at least 2 days before those; bring a longer "
             "history, or lower --test-days, --validation-days or --label-delay"
         )
-    test = Period(as_of, min(as_of + test_days * DAY, last)) if as_of < last else None
+    test = Period(as_of, min(as_of + test_days * DAY, last)) if newest >= as_of else None
     return Split(first, rehearsal, validation, train, as_of, test, label_delay)
 
 

@@ -87,7 +87,7 @@ def test_no_period_looks_beyond_what_was_known(
         assert split.held_out is split.test
     else:
         assert split.held_out is split.validation
-        assert split.as_of >= FIRST + days * DAY
+        assert split.as_of > FIRST + (days - 1) * DAY + timedelta(hours=10)
 
 
 def test_the_warm_up_is_left_out_where_the_history_is_long_enough() -> None:
@@ -102,6 +102,11 @@ def test_a_history_that_ends_at_as_of_has_no_test() -> None:
     assert split.test is None
     assert split.held_out == split.validation
     assert split.describe()[-1][1].startswith("none")
+
+
+def test_a_history_that_ends_on_the_day_of_as_of_before_it_has_no_test_either() -> None:
+    noon = FIRST + 99 * DAY + timedelta(hours=12)
+    assert plan(days_of_history(100), label_delay=WEEK, reach=37 * DAY, as_of=noon).test is None
 
 
 def test_a_test_is_no_longer_than_the_history() -> None:
