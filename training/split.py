@@ -27,6 +27,8 @@ from features.errors import InvalidHistory, InvalidSetting
 DAY: Final = timedelta(days=1)
 LONGEST_TRAINING: Final = 90 * DAY  # older days taught the models nothing more, and patterns of fraud age
 
+MOST_DAYS: Final = 3_650
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -104,8 +106,11 @@ def plan(
     ``train_start`` and ``train_days`` together set it too. Raises ``InvalidSetting`` where the options contradict each
     other, ``InvalidHistory`` where the history is too short.
     """
-    if min(test_days, validation_days, 1 if train_days is None else train_days) < 1:
-        raise InvalidSetting("--train-days, --validation-days and --test-days must be at least 1")
+    for days in (test_days, validation_days, train_days):
+        if days is not None and not 1 <= days <= MOST_DAYS:
+            raise InvalidSetting(
+                f"--train-days, --validation-days and --test-days must lie between 1 and {MOST_DAYS}, not {days}"
+            )
     newest = history["timestamp"][-1]
     first, last = _midnight(history["timestamp"][0]), _midnight(newest) + DAY
     if train_start and train_days:

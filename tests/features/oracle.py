@@ -72,21 +72,21 @@ def _of_itself(aggregate: Aggregate, transaction: Transaction) -> float:
 
 def _of_amounts(aggregate: Aggregate, amounts: list[int], own: int) -> float:
     """``amounts`` and ``own`` in minor units."""
-    mean = float(statistics.mean(map(Fraction, amounts))) / 100 if amounts else MISSING
-    deviation = float(statistics.stdev(map(Fraction, amounts))) / 100 if len(amounts) > 1 else MISSING
+    mean = statistics.mean(map(Fraction, amounts)) if amounts else None
+    deviation = float(statistics.stdev(map(Fraction, amounts))) if len(amounts) > 1 else None
     match aggregate:
         case Aggregate.COUNT:
             return len(amounts)
         case Aggregate.SUM:
             return float(Fraction(sum(amounts), 100))
         case Aggregate.MEAN:
-            return mean
+            return MISSING if mean is None else float(mean / 100)
         case Aggregate.STD:
-            return deviation
+            return MISSING if deviation is None else deviation / 100
         case Aggregate.RATIO:
-            return own / 100 / mean if mean else MISSING
+            return own / float(mean) if mean else MISSING
         case Aggregate.ZSCORE:
-            return (own / 100 - mean) / deviation if deviation else MISSING
+            return float(own - mean) / deviation if mean is not None and deviation else MISSING
     raise AssertionError(aggregate)
 
 

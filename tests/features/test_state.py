@@ -131,8 +131,22 @@ def test_looking_leaves_no_trace(history: History, shifts: list[int]) -> None:
         assert (values is None) == (expected is None)
         if values is not None and expected is not None:
             assert not differing(history.features, values, expected)
-        shift = shifts[i % 5] if history.features is FEATURES else shifts[i % 5] % 60 - 20
+        shift = shifts[i % 5] if history.world == "real" else shifts[i % 5] % 60 - 20
         looking.probe(Transaction("look", record.account_id, record.merchant_id, 1, max(0, record.timestamp + shift)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60), st.booleans()), min_size=2, max_size=20))
+def test_taking_in_needs_no_looking(steps: list[tuple[int, int, bool]]) -> None:
+    """Events may be taken in without their own features being asked for, at instants that cursors have passed."""
+    features = [f for f in TINY if f.entity is Entity.ACCOUNT]
+    state, taken = EntityState(Plan(features, Entity.ACCOUNT)), list[Record]()
+    for number, (instant, now, looks) in enumerate(steps):
+        event = Transaction(f"t{number}", "a", f"m{instant % 3}", number, MONDAY + instant)
+        state.update(event)
+        taken.append(event)
+        if looks:
+            probe = Transaction("look", "a", "m1", 5, MONDAY + now)
+            assert not differing(features, look(state, probe), oracle.values(features, probe, taken))
 
 
 @pytest.mark.parametrize("plan", [ACCOUNT, MERCHANT], ids=["account", "merchant"])
@@ -181,6 +195,7 @@ def test_labels_that_come_in_any_order_go_too() -> None:
 def test_everything_goes_once_the_watermark_is_past_it() -> None:
     state = state_of(ACCOUNT.features, month_of(60, random.Random(1)))
     state.update_label(said(0, state.instants[0], state.instants[0]))
+    state.update_label(said(1, state.instants[-1], state.instants[-1]))
     state.forget(state.instants[-1] + ACCOUNT.reach)
     assert not state.instants
     assert not state.amounts

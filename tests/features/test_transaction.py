@@ -90,6 +90,7 @@ REFUSED: list[tuple[Parse, bytes | None, str, list[str]]] = [
     (parse_transaction, b"\xef\xbb\xbf" + payment(), "not_json", ["BOM"]),
     (parse_transaction, raw("account_id", '"\\ud800"'), "not_json", ["surrogate"]),
     (parse_transaction, b"[" * 100_000, "not_json", ["recursion"]),
+    (parse_transaction, raw("other", "[" * 100_000 + "]" * 100_000, PAYMENT | {"other": 0}), "not_json", ["recursion"]),
     (parse_label, b"{'is_fraud': true}", "not_json", ["is_fraud"]),
     (parse_transaction, b"[]", "not_an_object", ["[]"]),
     (parse_transaction, b"null", "not_an_object", ["null"]),

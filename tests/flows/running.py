@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
-from features import batch
-from features.transaction import Label, Transaction, microseconds, rfc3339
-from tests.features.live import bits, frame
 from tests.flows import bundles
+from tests.flows.traffic import Sent
 
 ROOT: Final = Path(__file__).parents[2]
+PARTITIONS: Final = 3
 PURPOSES: Final = ("transactions", "labels", "scored", "alerts", "rejected")
 QUIET: Final = {"log_level": 0, "reconnect.backoff.max.ms": 200}
-DAY: Final = 86_400_000_000  # microseconds
 # About a thousand records a second, so that a flow can be met in the middle of its work.
 SLOWLY: Final = {
     "KAFKA_MAX_PARTITION_FETCH_BYTES": "16000",
@@ -36,13 +31,6 @@ SLOWLY: Final = {
     "KAFKA_FETCH_QUEUE_BACKOFF_MS": "100",
 }
 SMALL_BATCHES: Final = {"batch.num.messages": 50}  # a fetch never gives less than one
-
-
-class Sent(NamedTuple):
-    """A message on its way in."""
-
-    key: str | None
-    value: bytes | None
 
 
 class Received(NamedTuple):
@@ -86,7 +74,7 @@ class Inbox:
         """Takes in what is there, or what comes within that time."""
         for message in self._consumer.consume(10_000, seconds):
             if message.error() is None:
-                headers = {name: value.decode() for name, value in message.headers() or [] if value is not None}
+                headers = {str(header[0]): text(header[1]) for header in message.headers() or []}
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None
                 assert offset is not None
@@ -101,10 +89,16 @@ class Inbox:
         self._consumer.close()
 
 
+def text(value: str | bytes | None) -> str:
+    """A header's value."""
+    assert isinstance(value, bytes)
+    return value.decode()
+
+
 class Flow:
     """Five topics, a model, logs and recovery state in a folder, and the process that works with them."""
 
-    def __init__(self, bootstrap: str, folder: Path, *, partitions: int = 3, **settings: str) -> None:
+    def __init__(self, bootstrap: str, folder: Path, settings: Mapping[str, str]) -> None:
         mark = uuid.uuid4().hex[:8]
         self.bootstrap = bootstrap
         self.folder = folder
@@ -120,7 +114,7 @@ class Flow:
             **settings,
         }
         admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
-        created = admin.create_topics([NewTopic(topic, partitions, 1) for topic in self.topics.values()])
+        created = admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in self.topics.values()])
         for future in created.values():
             future.result(timeout=30)
         self._inboxes = {purpose: Inbox(bootstrap, topic) for purpose, topic in self.topics.items()}
@@ -147,13 +141,23 @@ class Flow:
         """Asks the process to end, as an operator would; its exit status."""
         assert self._process is not None
         self._process.terminate()
-        return self._ended()
+        return self.ended()
 
     def kill(self) -> None:
         """Ends the process as a crash would."""
         assert self._process is not None
         self._process.kill()
-        self._ended()
+        self.ended()
+
+    def ended(self) -> int:
+        """Waits for the process to end; its exit status."""
+        assert self._process is not None
+        try:
+            return self._process.wait(30)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def close(self) -> None:
         """Leaves nothing behind but files."""
@@ -214,20 +218,11 @@ class Flow:
         lines = map(json.loads, self.log_file.read_text().splitlines())
         return [line for line in lines if line["message"] == message]
 
-    def _ended(self) -> int:
-        assert self._process is not None
-        try:
-            return self._process.wait(30)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
 
 @contextmanager
-def running(bootstrap: str, folder: Path, *, partitions: int = 3, **settings: str) -> Iterator[Flow]:
+def running(bootstrap: str, folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Flow]:
     """A flow that is gone when the block ends."""
-    flow = Flow(bootstrap, folder, partitions=partitions, **settings)
+    flow = Flow(bootstrap, folder, settings or {})
     try:
         yield flow
     finally:
@@ -247,69 +242,9 @@ def launch(environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
     )
 
 
-def history(n: int, *, days: int = 45, seed: int = 7) -> tuple[list[Transaction], list[Label]]:
-    """A made-up history of 2018, in order of time: transactions, and a label for some of them a week or two later."""
-    rng = random.Random(seed)
-    begin = microseconds(datetime(2018, 4, 1, tzinfo=UTC))
-    transactions, labels = [], []
-    for number, instant in enumerate(sorted(rng.randrange(days * 86_400) for _ in range(n))):
-        transaction = Transaction(
-            f"t{number}",
-            f"a{rng.randrange(40)}",
-            f"m{rng.randrange(25)}",
-            rng.randrange(100, 30_000),
-            begin + instant * 1_000_000,
-            rng.choice(["card", "transfer", None]),
-            rng.choice(["Paris", "Lyon", "Nîmes", None]),
-            rng.choice([f"d{rng.randrange(5)}", None]),
-        )
-        transactions.append(transaction)
-        if rng.random() < 0.2:
-            ids = (transaction.transaction_id, transaction.account_id, transaction.merchant_id)
-            known = transaction.timestamp + rng.choice([1, 7, 12]) * DAY
-            labels.append(Label(*ids, transaction.timestamp, rng.random() < 0.8, known))
-    return transactions, sorted(labels, key=lambda label: label.labelled_at)
-
-
-def transaction_message(transaction: Transaction) -> Sent:
-    """As an ordinary producer writes it: keyed by account, missing fields left out."""
-    fields = {
-        name: value
-        for name, value in (
-            ("transaction_id", transaction.transaction_id),
-            ("account_id", transaction.account_id),
-            ("merchant_id", transaction.merchant_id),
-            ("amount", transaction.amount / 100),
-            ("timestamp", rfc3339(transaction.timestamp)),
-            ("transaction_type", transaction.transaction_type),
-            ("location", transaction.location),
-            ("device_id", transaction.device_id),
-        )
-        if value is not None
-    }
-    return Sent(transaction.account_id, json.dumps(fields).encode())
-
-
-def label_message(label: Label) -> Sent:
-    """Keyed by merchant."""
-    fields = {
-        "transaction_id": label.transaction_id,
-        "account_id": label.account_id,
-        "merchant_id": label.merchant_id,
-        "timestamp": rfc3339(label.timestamp),
-        "is_fraud": label.is_fraud,
-        "labelled_at": rfc3339(label.labelled_at),
-    }
-    return Sent(label.merchant_id, json.dumps(fields).encode())
-
-
-def expected_features(transactions: Sequence[Transaction], labels: Sequence[Label]) -> dict[str, list[str]]:
-    """What training would compute of the same data: the bits of each transaction's features, by its id."""
-    rows = batch.compute(frame([*transactions, *labels])).to_numpy()
-    return {t.transaction_id: bits(row) for t, row in zip(transactions, rows, strict=True)}
-
-
-def received_features(record: Received) -> list[str]:
-    """The bits of a message's features."""
-    values = record.json["features"].values()
-    return bits(np.array([np.nan if value is None else value for value in values], np.float32))
+def limit_size(bootstrap: str, topic: str, largest: int) -> None:
+    """From now on the topic takes no record of more bytes."""
+    entry = ConfigEntry("max.message.bytes", str(largest), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    admin.incremental_alter_configs([resource])[resource].result(timeout=10)

@@ -146,8 +146,8 @@ def test_a_backlog_leaves_merged_by_lead_whatever_the_polls_give(
         of_record = leads(everything)
         assert [of_record[record] for record in kafka.left] == sorted(of_record.values())
         assert sorted(kafka.left, key=lambda r: (r.lane, r.offset)) == everything
-        for records in kafka.produced:
-            assert [record for record in kafka.left if record.lane in {r.lane for r in records}] == records
+        for lane, records in enumerate(kafka.produced):
+            assert [record for record in kafka.left if record.lane == lane] == records
         assert kafka.lanes.offsets() == {key(i): len(times) for i, times in enumerate(backlog)}
 
 
@@ -255,7 +255,8 @@ def test_a_lane_with_records_that_delivers_none_is_given_up_after_a_while(caplog
         for time in range(5, 5 + round(PATIENCE) + 1):
             kafka.produce(0, time)  # the others go on, so it is not Kafka that is away
             kafka.deliver(0)
-            assert [r for r in kafka.ask(1.0) if r.lane == 0] == [] or time > PATIENCE
+            kafka.ask(1.0)
+            assert len(kafka.left) == 1 or time > PATIENCE + 2
         assert [r.time for r in kafka.left if r.lane == 0] == [*range(5, 5 + round(PATIENCE) + 1)]
         (warning,) = caplog.records
         assert (warning.levelname, vars(warning)["partition"]) == ("WARNING", key(1))
@@ -317,7 +318,7 @@ def test_a_full_lane_is_paused_and_resumed_and_then_gets_time_to_deliver() -> No
             kafka.ask(PATIENCE * 0.7)
             kafka.deliver(1, at_most=1)
         released = kafka.release()
-        assert len(released) == BUFFERED + 1
+        assert len(released) == BUFFERED
         assert kafka.paused == set()
         # It lies behind the other one, and had no chance to deliver in all that time.
         assert kafka.ask(PATIENCE - 1) == []

@@ -21,17 +21,14 @@ from features.definitions import FEATURES
 from features.transaction import ERROR_CODES, Label, Transaction, rfc3339
 from flows.local_kafka import LocalKafka, free_port
 from tests.flows import bundles
-from tests.flows.running import (
+from tests.flows.running import Flow, Received, launch, running
+from tests.flows.traffic import (
     DAY,
-    Flow,
-    Received,
     Sent,
     expected_features,
+    feature_bits,
     history,
     label_message,
-    launch,
-    received_features,
-    running,
     transaction_message,
 )
 
@@ -134,9 +131,7 @@ def outcome(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
     accounts = {before.account_id: after.account_id for before, after in zip(plain, transactions, strict=True)}
     ids = {before.transaction_id: after.transaction_id for before, after in zip(plain, transactions, strict=True)}
     labels = [
-        msgspec.structs.replace(
-            label, transaction_id=ids[label.transaction_id], account_id=accounts[label.account_id]
-        )
+        msgspec.structs.replace(label, transaction_id=ids[label.transaction_id], account_id=accounts[label.account_id])
         for label in labels
     ]
     newest = transactions[-1].timestamp
@@ -233,7 +228,7 @@ def test_features_of_scored_and_alerts_are_those_of_training_to_the_bit(outcome:
     names = [feature.name for feature in FEATURES]
     for record in [*outcome.scored, *outcome.alerts]:
         assert list(record.json["features"]) == names
-        assert received_features(record) == expected[record.json["transaction_id"]]
+        assert feature_bits(record.json) == expected[record.json["transaction_id"]]
 
 
 def test_an_account_is_the_same_as_integer_and_as_text(outcome: Outcome) -> None:
@@ -293,8 +288,8 @@ def test_rejected_tells_where_the_original_is(outcome: Outcome) -> None:
         for record in outcome.flow.read_rest(purpose)
     }
     for record in outcome.rejected:
-        place = tuple(record.headers[f"source_{name}"] for name in ("topic", "partition", "offset"))
-        assert places[place] == (record.key, record.value)
+        topic, partition, offset = (record.headers[f"source_{name}"] for name in ("topic", "partition", "offset"))
+        assert places[topic, partition, offset] == (record.key, record.value)
 
 
 def test_logs_have_no_line_for_every_transaction(outcome: Outcome) -> None:

@@ -130,8 +130,9 @@ def test_it_describes_itself_in_the_order_of_time_with_last_days_included() -> N
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"train_days": 0}, InvalidSetting, "must be at least 1"),
-        ({"test_days": -1}, InvalidSetting, "must be at least 1"),
+        ({"train_days": 0}, InvalidSetting, "must lie between 1 and 3650, not 0"),
+        ({"test_days": -1}, InvalidSetting, "must lie between 1 and 3650, not -1"),
+        ({"train_days": 10**9}, InvalidSetting, "must lie between 1 and 3650, not 1000000000"),
         ({"train_start": on(5, 1), "train_days": 7, "as_of": on(6, 1)}, InvalidSetting, "leave one of them out"),
         ({"as_of": on(4, 20)}, InvalidHistory, "from 2018-04-01 to 2018-07-09, too short to train as of 2018-04-20"),
         ({"label_delay": 60 * DAY}, InvalidHistory, "two label delays of 60 days and 7 validation days"),

@@ -1,0 +1,130 @@
+"""What leaves the flow, as JSON that a consumer reads with nothing but the json module."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+
+from features.bundle import load
+from features.definitions import FEATURES
+from features.transaction import MAX_AMOUNT, Transaction, microseconds, parse_transaction
+from flows.messages import Messages
+from flows.model import Model
+from flows.records import Candidate, Decision, Outgoing, Reason, Rejection
+from tests.flows import bundles
+
+NOW = microseconds(datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC))
+COMMON = ["transaction_id", "account_id", "merchant_id", "amount", "timestamp", "score", "anomaly_score", "alert"]
+NAMES = [feature.name for feature in FEATURES]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(load(bundles.make(tmp_path_factory.mktemp("models"))))
+
+
+def decide(model: Model, transaction: Transaction) -> Decision:
+    features = [transaction.amount / 100, *(math.nan if i % 3 else i / 7 for i in range(1, len(NAMES)))]
+    (decision,) = model.score([Candidate(transaction, features)])
+    return decision
+
+
+def total(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_scored(model: Model) -> None:
+    before = total("vigie_scored_total")
+    decision = decide(model, Transaction("t1", "Zoë", "m", 12_345, NOW))
+    began = datetime.now(UTC)
+    key, (kafka_key, value, headers) = Messages(model, scored_features=False).scored(decision)
+    assert (key, kafka_key, headers) == ("Zoë", "Zoë".encode(), {})
+    assert value is not None
+    message = json.loads(value)
+    assert list(message) == [*COMMON, "model", "scored_at"]
+    scored_at = datetime.fromisoformat(message.pop("scored_at"))
+    assert began <= scored_at <= began + timedelta(seconds=5)
+    assert message == {
+        "transaction_id": "t1",
+        "account_id": "Zoë",
+        "merchant_id": "m",
+        "amount": 123.45,
+        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "score": decision.score,
+        "anomaly_score": decision.anomaly_score,
+        "alert": False,
+        "model": "test-1",
+    }
+    assert total("vigie_scored_total") == before + 1
+
+
+def test_scored_with_features(model: Model) -> None:
+    decision = decide(model, Transaction("t1", "a", "m", 12_345, NOW))
+    _, (_, value, _) = Messages(model, scored_features=True).scored(decision)
+    assert value is not None
+    features = json.loads(value)["features"]
+    assert list(features) == NAMES
+    exact = np.frombuffer(decision.row, np.float32)
+    for number, sent in zip(exact, features.values(), strict=True):
+        assert sent is None if np.isnan(number) else np.float32(sent) == number
+
+
+@pytest.mark.parametrize("scored_features", [True, False])
+def test_alert(model: Model, scored_features: bool) -> None:
+    before = total("vigie_alerts_total")
+    decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
+    messages = Messages(model, scored_features=scored_features)
+    key, (kafka_key, value, headers) = messages.alert(decision)
+    assert (key, kafka_key, headers) == ("a", b"a", {})
+    assert value is not None
+    message = json.loads(value)
+    assert list(message) == [*COMMON, "model", "scored_at", "features", "threshold", "reasons"]
+    assert message["alert"] is True
+    assert message["threshold"] == bundles.THRESHOLD
+    assert message["features"] == model.values(decision)
+    assert message["reasons"] == [msgspec.to_builtins(reason) for reason in model.reasons(decision)]
+    assert message["reasons"][0] == {"feature": "amount", "value": 300.0, "contribution": pytest.approx(12.5, abs=0.01)}
+    assert total("vigie_alerts_total") == before + 1
+
+
+def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
+    monkeypatch.setattr(model, "reasons", lambda _decision: [Reason("hour", None, 0.5)])
+    _, (_, value, _) = Messages(model, scored_features=False).alert(decision)
+    assert value is not None
+    assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5}]
+
+
+@given(
+    st.text(min_size=1, max_size=64),
+    st.integers(-MAX_AMOUNT * 100, MAX_AMOUNT * 100),
+    st.integers(0, NOW),
+)
+def test_what_was_sent_can_be_read_back(model: Model, account: str, amount: int, timestamp: int) -> None:
+    transaction = Transaction(account[::-1], account, account.swapcase(), amount, timestamp)
+    messages = Messages(model, scored_features=False)
+    _, (_, value, _) = messages.scored(Decision(transaction, 0.25, 0.75, alert=False, row=b""))
+    assert value is not None
+    if len(transaction.merchant_id) <= 64:  # swapping the case may make a text longer
+        assert parse_transaction(value, NOW) == transaction
+    assert json.loads(value)["amount"] == amount / 100
+
+
+@pytest.mark.parametrize(
+    ("original", "key"), [(None, ""), (b"", ""), (b"a1", "a1"), ("é".encode(), "é"), (b"\xff", "�")]
+)
+def test_rejected_carries_the_original_bytes(model: Model, original: bytes | None, key: str) -> None:
+    before = total("vigie_rejected_total", code="not_json")
+    headers = {"error_code": "not_json", "error_message": "x"}
+    rejection = Rejection(original, b"\x00\xff", headers)
+    written = Messages(model, scored_features=False).rejected(rejection)
+    assert written == (key, Outgoing(original, b"\x00\xff", headers))
+    assert total("vigie_rejected_total", code="not_json") == before + 1

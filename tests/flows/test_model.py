@@ -1,0 +1,216 @@
+"""The model at work: the graph's own scores, in any number; reasons that add up; graphs that cannot serve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from features.bundle import Bundle, load
+from features.definitions import FEATURES
+from features.errors import InvalidBundle
+from features.transaction import Transaction
+from flows.model import BATCH, REASONS, Model
+from flows.records import Candidate, Decision
+from tests.flows import bundles
+
+WIDTH = len(FEATURES)
+NAMES = [feature.name for feature in FEATURES]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load(bundles.make(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle) -> Model:
+    return Model(bundle)
+
+
+def candidates(rows: NDArray[np.float64]) -> list[Candidate]:
+    return [Candidate(Transaction(f"t{i}", "a", "m", 0, i), row.tolist()) for i, row in enumerate(rows)]
+
+
+def random_rows(n: int) -> NDArray[np.float64]:
+    """Float64 [n, features] with amounts that straddle the threshold, and holes."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(0, 100, (n, WIDTH))
+    rows[rng.random(rows.shape) < 0.2] = np.nan
+    rows[:, 0] = rng.uniform(0, 400, n)
+    return rows
+
+
+@pytest.mark.parametrize("n", [0, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
+def test_scores_are_those_of_the_graph_in_batches_of_any_size(bundle: Bundle, model: Model, n: int) -> None:
+    rows = random_rows(n)
+    given_to = candidates(rows)
+    decisions = model.score(given_to)
+    assert [decision.transaction for decision in decisions] == [candidate.transaction for candidate in given_to]
+    if n:
+        direct = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+        score, anomaly_score = direct.run(["score", "anomaly_score"], {"features": rows.astype(np.float32)})
+        assert [decision.score for decision in decisions] == score.tolist()
+        assert [decision.anomaly_score for decision in decisions] == anomaly_score.tolist()
+        assert [decision.alert for decision in decisions] == [bool(s >= bundles.THRESHOLD) for s in score]
+
+
+def test_a_decision_keeps_the_row_that_was_scored_while_others_are_scored(model: Model) -> None:
+    rows = random_rows(BATCH + 5)
+    decisions = model.score(candidates(rows))
+    model.score(candidates(random_rows(7) + 1))
+    for decision, row in zip(decisions, rows, strict=True):
+        assert decision.row == row.astype(np.float32).tobytes()
+
+
+def test_a_score_at_the_threshold_is_an_alert(model: Model) -> None:
+    rows = np.zeros((2, WIDTH))
+    rows[:, 0] = [bundles.MIDDLE, np.nextafter(np.float32(bundles.MIDDLE), np.float32(0))]
+    at, below = model.score(candidates(rows))
+    assert (at.score, at.alert) == (0.5, True)
+    assert (below.score < 0.5, below.alert) == (True, False)
+
+
+def test_values_have_names_and_nan_is_none(model: Model) -> None:
+    (decision,) = model.score(candidates(random_rows(1)))
+    values = model.values(decision)
+    assert list(values) == NAMES
+    for value, number in zip(values.values(), np.frombuffer(decision.row, np.float32), strict=True):
+        assert (value is None) == np.isnan(number)
+        assert value is None or np.float32(value) == number
+
+
+def linear(bundle: Bundle, weights: Sequence[float], baseline: Sequence[float | None]) -> Model:
+    """A model whose log odds are the sum of weights times features; a missing feature counts as zero."""
+    constants = {
+        "zero": np.zeros(1, np.float32),
+        "one": np.ones(1, np.float32),
+        "weights": np.array(weights, np.float32)[:, None],
+        "axis": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "features"], ["filled"]),
+        helper.make_node("MatMul", ["filled", "weights"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis"], ["log_odds"]),
+        helper.make_node("Sigmoid", ["log_odds"], ["score"]),
+        helper.make_node("Sub", ["one", "score"], ["anomaly_score"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, WIDTH])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in ("score", "anomaly_score")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    manifest = msgspec.structs.replace(bundle.manifest, baseline=list(baseline))
+    return Model(msgspec.structs.replace(bundle, model=made.SerializeToString(), manifest=manifest))
+
+
+# Small enough that a score in float32 tells its log odds to three decimals.
+small = st.one_of(st.floats(-1.5, 1.5, width=32), st.just(math.nan))
+
+
+@given(st.lists(small, min_size=8, max_size=8), st.lists(small, min_size=8, max_size=8))
+def test_reasons_are_what_the_features_add_to_the_log_odds_strongest_first(
+    bundle: Bundle, values: list[float], baseline: list[float]
+) -> None:
+    weights = [0.9, -0.7, 0.5, 0.3, -0.2, 0.8, 0.4, 0.6] + [0.0] * (WIDTH - 8)
+    rest = [0.0] * (WIDTH - 8)
+    usual = [None if math.isnan(value) else value for value in baseline]
+    model = linear(bundle, weights, [*usual, *rest])
+    (decision,) = model.score(candidates(np.array([[*values, *rest]])))
+    reasons = model.reasons(decision)
+
+    filled, usually = np.nan_to_num(values), np.nan_to_num(baseline)
+    added = dict(zip(NAMES, weights[:8] * (filled - usually), strict=False))
+    contributions = [reason.contribution for reason in reasons]
+    assert contributions == sorted(contributions, reverse=True)
+    assert all(contribution > 0 for contribution in contributions)
+    assert len(reasons) == len({reason.feature for reason in reasons}) <= REASONS
+    for reason in reasons:
+        assert reason.contribution == pytest.approx(added[reason.feature], abs=2e-3)
+        value = values[NAMES.index(reason.feature)]
+        assert reason.value == (None if math.isnan(value) else value)
+    left_out = [added[name] for name in added if name not in {reason.feature for reason in reasons}]
+    least = contributions[-1] if len(reasons) == REASONS else 0.0
+    assert all(contribution <= least + 2e-3 for contribution in left_out)
+
+
+def test_a_certain_score_still_has_finite_reasons(bundle: Bundle) -> None:
+    model = linear(bundle, [100.0] + [0.0] * (WIDTH - 1), [0.0] * WIDTH)
+    row = np.zeros((1, WIDTH))
+    row[0, 0] = 50
+    (decision,) = model.score(candidates(row))
+    assert decision.score == 1.0
+    (reason,) = model.reasons(decision)
+    assert reason.feature == "amount"
+    assert reason.contribution == pytest.approx(math.log(1e6), rel=0.01)
+
+
+def test_a_score_below_what_is_usual_has_no_reasons(bundle: Bundle) -> None:
+    model = linear(bundle, [-1.0] * WIDTH, [0.0] * WIDTH)
+    (decision,) = model.score(candidates(np.ones((1, WIDTH))))
+    assert model.reasons(decision) == []
+    assert isinstance(decision, Decision)
+
+
+def cut_short(graph: bytes) -> bytes:
+    return graph[: len(graph) // 2]
+
+
+def other_output(graph: bytes) -> bytes:
+    changed = onnx.load_from_string(graph)
+    changed.graph.node[-1].output[0] = changed.graph.output[1].name = "outlier"
+    return bytes(changed.SerializeToString())
+
+
+def other_width(graph: bytes) -> bytes:
+    changed = onnx.load_from_string(graph)
+    changed.graph.input[0].type.tensor_type.shape.dim[1].dim_value = WIDTH - 1
+    return bytes(changed.SerializeToString())
+
+
+def other_input(graph: bytes) -> bytes:
+    changed = onnx.load_from_string(graph)
+    changed.graph.input[0].name = changed.graph.node[0].input[0] = "rows"
+    return bytes(changed.SerializeToString())
+
+
+def a_column(graph: bytes) -> bytes:
+    """Scores of shape [n, 1], as converters like to give them."""
+    changed = onnx.load_from_string(graph)
+    del changed.graph.node[1]
+    changed.graph.node[1].input[0] = "amount"
+    for output in changed.graph.output:
+        output.type.tensor_type.shape.dim.add().dim_value = 1
+    onnx.checker.check_model(changed)
+    return bytes(changed.SerializeToString())
+
+
+@pytest.mark.parametrize("damage", [bytes.upper, cut_short, other_output, other_width, other_input, a_column])
+def test_a_graph_that_cannot_serve_is_refused_at_the_start(bundle: Bundle, damage: Callable[[bytes], bytes]) -> None:
+    damaged = msgspec.structs.replace(bundle, model=damage(bundle.model))
+    with pytest.raises(InvalidBundle, match="train it again") as raised:
+        Model(damaged)
+    assert str(bundle.path) in str(raised.value)
+
+
+def test_the_bundle_on_disk_is_the_one_that_scores(tmp_path: Path) -> None:
+    model = Model(load(bundles.make(tmp_path, "2026-01-01")))
+    assert (model.version, model.threshold, model.names) == ("2026-01-01", bundles.THRESHOLD, NAMES)
+    row = np.zeros((1, WIDTH))
+    row[0, 0] = 230.0
+    (decision,) = model.score(candidates(row))
+    assert decision.score == pytest.approx(bundles.expected_score(230.0), abs=1e-6)
