@@ -32,17 +32,16 @@ from rich.progress import Progress
 from features import batch
 from features.definitions import FEATURES, LABEL_DELAY
 from features.errors import VigieError
+from features.history import column_map, load
 from features.transaction import MICROSECOND, Label, Transaction
-from flows import stop
-from flows.records import Arrival, Candidate, Rejection
+from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.score import with_features
 from flows.settings import Settings
-from training.history import column_map, load
 
 BATCH: Final = 1000
 
 
-class HistorySource(FixedPartitionedSource[Arrival | Rejection, None]):
+class HistorySource(FixedPartitionedSource[Arrival | Rejection | Tick, None]):
     """A history's transactions and labels, in the order in which they became known."""
 
     def __init__(self, events: Iterator[Transaction | Label]) -> None:
@@ -57,19 +56,18 @@ class HistorySource(FixedPartitionedSource[Arrival | Rejection, None]):
         return HistoryPartition(self.events)
 
 
-class HistoryPartition(StatefulSourcePartition[Arrival | Rejection, None]):
+class HistoryPartition(StatefulSourcePartition[Arrival | Rejection | Tick, None]):
     """Numbers the events as the Kafka source does; a history is in order, so its watermark is as tight as can be."""
 
     def __init__(self, events: Iterator[Transaction | Label]) -> None:
         self._arrivals = (Arrival(i, event, event.timestamp, None) for i, event in enumerate(events))
 
-    def next_batch(self) -> Iterable[Arrival]:
-        """A thousand at a time."""
+    def next_batch(self) -> Iterable[Arrival | Tick]:
+        """A thousand at a time, and a tick, so that idle keys are dropped."""
         arrivals = list(islice(self._arrivals, BATCH))
         if not arrivals:
-            stop.requested.set()
             raise StopIteration
-        return arrivals
+        return [*arrivals, Tick(arrivals[-1].watermark)]
 
     def snapshot(self) -> None:
         """Nothing: this source runs once."""
@@ -123,10 +121,9 @@ def stream(history: pl.DataFrame, progress: Progress) -> NDArray[np.float32]:
     """Float32 [rows, features] of the dataflow; rows that it did not give stay NaN, so they differ somewhere."""
     values = np.full((len(history), len(FEATURES)), np.nan, np.float32)
     rows = {transaction_id: i for i, transaction_id in enumerate(history["transaction_id"])}
-    stop.requested.clear()
     flow = Dataflow("parity")
     read = op.input("history", flow, HistorySource(events_of(history)))
-    candidates, rejected = with_features(flow, read, FEATURES, Settings.from_environment(os.environ))
+    candidates, rejected = with_features(read, FEATURES, Settings.from_environment(os.environ))
     op.output("collect", candidates, Collect(rows, values, progress))
     op.inspect("show_rejected", rejected)  # a history has none; should one appear, it is seen
     run_main(flow)  # type: ignore[no-untyped-call]  # bytewax ships it without types
@@ -137,7 +134,7 @@ def main() -> int:
     """Prints how many values differ, and where; exit status 1 where any does."""
     parser = argparse.ArgumentParser(prog="parity", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path, help="a history, .parquet or .csv")
-    parser.add_argument("--columns", type=Path, help="a column map, such as training/columns/handbook.toml")
+    parser.add_argument("--columns", type=Path, help="a column map, such as features/columns/handbook.toml")
     parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN", help="one column of the map")
     arguments = parser.parse_args()
     try:

@@ -24,7 +24,7 @@ _ENTITY_ID = {Entity.ACCOUNT: "account_id", Entity.MERCHANT: "merchant_id"}
 def compute(history: pl.DataFrame, features: Sequence[Feature] = FEATURES) -> pl.DataFrame:
     """Float32 [rows, features]: one column a feature, in the order given; rows as in ``history``; NaN = missing.
 
-    ``history`` has the canonical columns (``training.history``), in any row order: ``amount`` in minor units,
+    ``history`` has the canonical columns (``features.history``), in any row order: ``amount`` in minor units,
     ``timestamp`` with microseconds, ``is_fraud`` and ``labelled_at`` (null: known by the time the delay is over).
     """
     columns: dict[str, pl.Series] = {}

@@ -25,12 +25,13 @@ from rich.console import Console
 
 from features.definitions import FEATURES, reach
 from features.errors import InvalidSetting, KafkaFailure, VigieError
+from features.history import load
 from flows import topics
 from flows.alerts import AlertWatch, Outcome
 from flows.kafka_install import available
 from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
-from flows.replay import History, Pace, during, frauds, publish, read
+from flows.replay import History, Pace, during, frauds, publish
 from flows.settings import Settings
 
 PLACE: Final = Path(".cache/demo")
@@ -75,10 +76,18 @@ def run(seconds: float, rate: float) -> int:
                 *("--start", f"{begin:%Y-%m-%d}", "--intensity", 2),
             )
         with _step(f"Training on what was known {live_days} days before its end"):
-            _call("training.train", history_file, "--as-of", f"{live_from:%Y-%m-%d}", "--models", PLACE / "models")
+            _call(
+                "training.train",
+                history_file,
+                "--as-of",
+                f"{live_from:%Y-%m-%d}",
+                "--models",
+                PLACE / "models",
+                "--keep-compromised",
+            )
         environment |= {"VIGIE_MODEL": str(PLACE / "models" / "current"), "VIGIE_LOG_DIRECTORY": str(PLACE / "logs")}
         settings = Settings.from_environment({**os.environ, **environment})
-        history = read(history_file)
+        history = load(history_file)
         warm = during(history, live_from - reach(FEATURES), live_from)
         live = during(history, live_from).head(round(seconds * rate))
         flow = stack.enter_context(_flow(environment))

@@ -34,6 +34,12 @@ class Arrival(NamedTuple):
     too_late: Rejection | None
 
 
+class Tick(NamedTuple):
+    """Now and then from the reader to every worker: time to look for idle keys. ``watermark``: see ``Arrival``."""
+
+    watermark: int
+
+
 class AccountPart(NamedTuple):
     """What the account's step knows of an arrival: features, or a rejection, or neither where it is a duplicate.
 

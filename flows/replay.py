@@ -1,6 +1,6 @@
 """A history, published to Kafka as if it happened: transactions keyed by account, labels when they became known.
 
-    python -m flows.replay DATA [--speed 60 | --rate 2000] [--now] [--bots card_theft] ...
+    python -m flows.replay DATA [--speed 60 | --rate 2000] [--now] [--bots card_theft,account_takeover] ...
 
 DATA is a history file (.parquet or .csv), as for training. Without --speed and --rate it goes as fast as it can.
 """
@@ -11,12 +11,11 @@ import argparse
 import os
 import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,14 +26,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from features import bots
 from features.definitions import LABEL_DELAY
-from features.errors import InvalidHistory, InvalidSetting, KafkaFailure, VigieError
+from features.errors import InvalidSetting, KafkaFailure, VigieError
+from features.history import IDS, INSTANT, TEXTS, column_map, load
 from features.transaction import microseconds, rfc3339
 from flows import topics
 from flows.settings import Settings, span
 from flows.sink import producer
 
-IDS: Final = ("transaction_id", "account_id", "merchant_id")
-TEXTS: Final = ("transaction_type", "location", "device_id")
 _encode = msgspec.json.Encoder().encode
 
 History = pl.DataFrame
@@ -51,34 +49,6 @@ class Pace(NamedTuple):
     now: bool = False
 
 
-def read(path: Path, columns: Path | None = None) -> History:
-    """The history's columns under Vigie's names, sorted by time; the stream itself judges the values.
-
-    ``columns`` is a column map as in ``training/columns``. Raises ``InvalidHistory`` and ``InvalidSetting``.
-    """
-    try:
-        names = tomllib.loads(columns.read_text())["columns"] if columns else {}
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True)
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSetting(
-            f"cannot read {error}; give a history and, with --columns, a map of its columns"
-        ) from error
-    except pl.exceptions.PolarsError as error:
-        raise InvalidHistory(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    frame = frame.rename({column: name for name, column in names.items() if column in frame.columns})
-    missing = [name for name in (*IDS, "amount", "timestamp") if name not in frame.columns]
-    if missing or not isinstance(frame.schema["timestamp"], pl.Datetime):
-        wrong = f"has no column {', '.join(missing)}" if missing else "has a timestamp column that is no timestamp"
-        raise InvalidHistory(f"{path} {wrong}; it has {', '.join(frame.columns)}: map its names with --columns")
-    if frame.schema["timestamp"] != pl.Datetime("us", "UTC"):
-        frame = frame.with_columns(pl.col("timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC"))
-    if "is_fraud" not in frame.columns:
-        frame = frame.with_columns(is_fraud=False)
-    optional = [name for name in (*TEXTS, "labelled_at", "fraud_scenario") if name in frame.columns]
-    kept = frame.select(*IDS, "amount", "timestamp", pl.col("is_fraud").cast(pl.Boolean), *optional)
-    return kept.sort("timestamp", maintain_order=True)
-
-
 def during(history: History, begin: datetime, end: datetime | None = None) -> History:
     """The transactions from ``begin`` to before ``end``."""
     part = history.filter(pl.col("timestamp") >= begin)
@@ -88,20 +58,18 @@ def during(history: History, begin: datetime, end: datetime | None = None) -> Hi
 def frauds(history: History) -> dict[str, str]:
     """The ids of the frauds, and of what kind each is."""
     found = history.filter("is_fraud")
-    kinds = found["fraud_scenario"] if "fraud_scenario" in found.columns else [None] * len(found)
-    return {str(identity): kind or "fraud" for identity, kind in zip(found["transaction_id"], kinds, strict=True)}
+    return dict(zip(found["transaction_id"], found["fraud_scenario"].fill_null("fraud"), strict=True))
 
 
 def with_bots(history: History, scenarios: Sequence[str], intensity: float, seed: int) -> History:
-    """The history after the fraud bots, with a ``fraud_scenario`` for theirs; what they add has ids of its own."""
+    """The history after the fraud bots; what they add has ids of its own, and their frauds' labels come late."""
     codes, texts = {}, {}
     for name in ("account_id", "merchant_id", *TEXTS):
-        column = history[name] if name in history.columns else pl.Series([None] * len(history), dtype=pl.String)
-        codes[name], texts[name] = bots.encode(column.cast(pl.String))
+        codes[name], texts[name] = bots.encode(history[name])
     traffic = bots.Traffic(
         account=codes["account_id"],
         merchant=codes["merchant_id"],
-        amount=np.rint(history["amount"].cast(pl.Float64).to_numpy() * 100).astype(np.int64),
+        amount=history["amount"].to_numpy(),
         timestamp=history["timestamp"].dt.epoch("us").to_numpy(),
         transaction_type=codes["transaction_type"],
         location=codes["location"],
@@ -118,20 +86,25 @@ def with_bots(history: History, scenarios: Sequence[str], intensity: float, seed
         online=types.index("online") if "online" in types else None,
     )
     after = bots.inject(traffic, chosen, np.random.default_rng(seed))
-    ids = [str(i) for i in history["transaction_id"]]
+    # Ids that no earlier run of the bots can have given, or a replay of its output would repeat them.
+    fresh = f"bot-{seed}-{len(history)}"
+    ids = history["transaction_id"].to_list()
     named = {code: name for name, code in bots.CODES.items()}
+    before = history.select("labelled_at", "fraud_scenario")[np.maximum(after.row, 0)]
+    theirs = pl.Series([named.get(int(code)) for code in after.fraud], dtype=pl.String)
     return pl.DataFrame(
         {
-            "transaction_id": [ids[row] if row >= 0 else f"bot-{seed}-{i}" for i, row in enumerate(after.row)],
+            "transaction_id": [ids[row] if row >= 0 else f"{fresh}-{i}" for i, row in enumerate(after.row)],
             "account_id": _decoded(after.account, texts["account_id"], "A"),
             "merchant_id": _decoded(after.merchant, texts["merchant_id"], "M"),
-            "amount": after.amount / 100,
-            "timestamp": pl.Series(after.timestamp).cast(pl.Datetime("us", "UTC")),
-            "is_fraud": after.fraud != bots.HONEST,
+            "amount": after.amount,
+            "timestamp": pl.Series(after.timestamp).cast(INSTANT),
             "transaction_type": _decoded(after.transaction_type, texts["transaction_type"], "T"),
             "location": _decoded(after.location, texts["location"], "L"),
             "device_id": _decoded(after.device, texts["device_id"], "D"),
-            "fraud_scenario": pl.Series([named.get(int(code)) for code in after.fraud], dtype=pl.String),
+            "is_fraud": after.fraud != bots.HONEST,
+            "labelled_at": before["labelled_at"].set(theirs.is_not_null(), None),
+            "fraud_scenario": theirs.fill_null(before["fraud_scenario"]),
         }
     )
 
@@ -231,18 +204,16 @@ def _schedule(
             label |= {"timestamp": rfc3339(int(stamps[of])), "is_fraud": True}
             label["labelled_at"] = rfc3339(int(stamps[nth]) if pace.now else known)
             yield due, settings.labels_topic, str(label["merchant_id"]), label
-        message = {name: row[name] for name in (*IDS, "amount", *TEXTS) if row.get(name) is not None}
-        message["timestamp"] = rfc3339(int(stamps[nth]))
+        message = {name: row[name] for name in (*IDS, *TEXTS) if row[name] is not None}
+        message |= {"amount": row["amount"] / 100, "timestamp": rfc3339(int(stamps[nth]))}
         yield due, settings.transactions_topic, str(row["account_id"]), message
 
 
 def _labels(history: History, delay: timedelta) -> list[tuple[int, int]]:
     """(when known, row) of each fraud, sorted; known after the delay where the history does not say."""
-    known = pl.col("timestamp") + delay
-    if "labelled_at" in history.columns:
-        known = pl.coalesce(pl.col("labelled_at").cast(pl.Datetime("us", "UTC")), known)
-    frauds = history.with_row_index("row").filter("is_fraud").select(known.dt.epoch("us").alias("known"), "row")
-    return frauds.sort("known", "row").rows()
+    known = pl.coalesce("labelled_at", pl.col("timestamp") + delay).dt.epoch("us").alias("known")
+    found = history.with_row_index("row").filter("is_fraud").select(known, "row")
+    return found.sort("known", "row").rows()
 
 
 def _decoded(codes: np.ndarray[tuple[int], np.dtype[np.int32]], texts: list[str], prefix: str) -> pl.Series:
@@ -253,17 +224,26 @@ def _decoded(codes: np.ndarray[tuple[int], np.dtype[np.int32]], texts: list[str]
     )
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _major_units() -> pl.Expr:
+    return (pl.col("amount").cast(pl.Float64) / 100).round(2).alias("amount")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser("python -m flows.replay", description="Publish a history to Kafka.")
     parser.add_argument("data", type=Path, help="a history, .parquet or .csv")
-    parser.add_argument("--columns", type=Path, help="a column map, such as training/columns/handbook.toml")
+    parser.add_argument("--columns", type=Path, help="a column map, such as features/columns/handbook.toml")
+    parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN", help="one column of the map")
     parser.add_argument("--limit", type=int, help="only the first so many transactions")
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument("--speed", type=float, help="so many times as fast as it happened; 1 is real time")
     speed.add_argument("--rate", type=float, help="so many transactions a second")
     parser.add_argument("--now", action="store_true", help="transactions happen when they are sent (--speed 1)")
-    parser.add_argument("--bots", nargs="+", default=[], metavar="BOT", help=f"add frauds: {', '.join(bots.SCENARIOS)}")
+    parser.add_argument("--bots", type=_names, default=(), help=f"add frauds of {','.join(bots.SCENARIOS)}")
     parser.add_argument("--intensity", type=float, default=1.0, help="multiplies how many victims the bots take a day")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--truth", type=Path, help="write what was sent, frauds marked, to this .parquet")
@@ -276,18 +256,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (value := getattr(options, name)) is not None and value <= 0:
                 raise InvalidSetting(f"--{name} is {value}; give more than 0")
         settings = Settings.from_environment(os.environ)
-        history = read(options.data, options.columns).head(options.limit or sys.maxsize)
+        columns = column_map(options.columns, options.column)
+        history = load(options.data, columns, labelled=False).head(options.limit or sys.maxsize)
         if options.bots:
             history = with_bots(history, options.bots, options.intensity, options.seed)
         if options.truth:
-            history.write_parquet(options.truth)
+            options.truth.parent.mkdir(parents=True, exist_ok=True)
+            history.with_columns(_major_units()).write_parquet(options.truth)
         no_pace = not (options.speed or options.rate)
         pace = Pace(1.0 if options.now and no_pace else options.speed, options.rate, options.now)
         began = time.perf_counter()
         transactions, labels = publish(history, settings, pace, None if options.no_labels else delay)
-    except (VigieError, ValueError) as error:
+    except (VigieError, ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     took = time.perf_counter() - began
     print(
         f"sent {transactions:,} transactions to {settings.transactions_topic} and {labels:,} labels to "

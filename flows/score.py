@@ -21,17 +21,15 @@ from features.definitions import Entity, Feature
 from features.errors import VigieError
 from features.transaction import Transaction
 from flows import logs, stop, topics
-from flows.idle import IdleSource
 from flows.messages import Messages
 from flows.model import Model
-from flows.records import Arrival, Candidate, Rejection
+from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from flows.sink import KafkaSink
 from flows.source import KafkaSource
 from flows.windows import AccountLogic, EntityStep, Gather, MerchantLogic, gather_key
 
 A = TypeVar("A")
-B = TypeVar("B")
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +49,8 @@ def flow() -> Dataflow:
     messages = Messages(model, scored_features=settings.scored_features)
 
     vigie = Dataflow("vigie")
-    read = op.input("read_v1", vigie, KafkaSource(settings))  # Arrival | Rejection
-    candidates, rejected = with_features(vigie, read, bundle.features, settings)
+    read = op.input("read_v1", vigie, KafkaSource(settings))  # Arrival | Rejection | Tick
+    candidates, rejected = with_features(read, bundle.features, settings)
     decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
     scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing)
     raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
@@ -65,17 +63,18 @@ def flow() -> Dataflow:
 
 
 def with_features(
-    vigie: Dataflow, read: Stream[Arrival | Rejection], features: Sequence[Feature], settings: Settings
+    read: Stream[Arrival | Rejection | Tick], features: Sequence[Feature], settings: Settings
 ) -> tuple[Stream[Candidate], Stream[Rejection]]:
     """Each transaction with its features, once; and what cannot be scored."""
     accounts = EntityStep(Entity.ACCOUNT, AccountLogic, features, settings)
     merchants = EntityStep(Entity.MERCHANT, MerchantLogic, features, settings)
 
-    arrivals, unreadable = divide("readable", read, Arrival, Rejection)
+    arrivals, unreadable, ticks = only(read, Arrival), only(read, Rejection), only(read, Tick)
     by_account = op.filter_map("by_account", arrivals, by_account_id)  # (account_id, Arrival)
     by_merchant = op.map("by_merchant", arrivals, by_merchant_id)  # (merchant_id, Arrival)
-    idle_accounts = op.input("idle_accounts", vigie, IdleSource(accounts.idle))  # (account_id, None)
-    idle_merchants = op.input("idle_merchants", vigie, IdleSource(merchants.idle))  # (merchant_id, None)
+    everywhere = op.redistribute("everywhere", ticks)
+    idle_accounts = op.flat_map("idle_accounts", everywhere, accounts.idle.due)  # (account_id, None)
+    idle_merchants = op.flat_map("idle_merchants", everywhere, merchants.idle.due)  # (merchant_id, None)
 
     account_parts = op.stateful_batch("account_windows_v1", op.merge("accounts", by_account, idle_accounts), accounts)
     merchant_parts = op.stateful_batch(
@@ -83,16 +82,13 @@ def with_features(
     )
     parts = op.map("by_gather_key", op.merge("parts", account_parts, merchant_parts), gather_key)
     gathered = op.key_rm("gathered", op.stateful_batch("gather_v1", parts, Gather))  # Candidate | Rejection
-    candidates, too_late = divide("in_time", gathered, Candidate, Rejection)
-    return candidates, op.merge("rejected", unreadable, too_late)
+    return only(gathered, Candidate), op.merge("rejected", unreadable, only(gathered, Rejection))
 
 
-def divide(step_id: str, stream: Stream[A | B], first: type[A], second: type[B]) -> tuple[Stream[A], Stream[B]]:
-    """The stream's items of each of its two types."""
-    return (
-        op.filter_map(f"{step_id}_{first.__name__.lower()}", stream, lambda i: i if isinstance(i, first) else None),
-        op.filter_map(f"{step_id}_{second.__name__.lower()}", stream, lambda i: i if isinstance(i, second) else None),
-    )
+def only(stream: Stream[object], kind: type[A]) -> Stream[A]:
+    """The stream's items of one type."""
+    step_id = f"{stream.stream_id.split('.')[1]}_{kind.__name__.lower()}"
+    return op.filter_map(step_id, stream, lambda item: item if isinstance(item, kind) else None)
 
 
 def by_account_id(arrival: Arrival) -> tuple[str, Arrival] | None:

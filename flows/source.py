@@ -15,6 +15,7 @@ Delivery: the positions are part of the recovery state, so reading resumes where
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -26,10 +27,12 @@ from features.errors import InvalidRecord, KafkaFailure
 from features.transaction import MICROSECOND, Label, Transaction, microseconds, parse_label, parse_transaction, rfc3339
 from flows import metrics, stop, topics
 from flows.lanes import Lane, Lanes, Parse, PartitionId
-from flows.records import Arrival, Rejection
+from flows.records import Arrival, Rejection, Tick
 from flows.settings import Settings
 
 BATCH: Final = 1000  # records a poll
+TICK_EVERY: Final = 1.0  # seconds
+TICKS: Final = 16  # at a time: they are dealt to the workers in turn
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Positions(NamedTuple):
     watermark: int
 
 
-class KafkaSource(FixedPartitionedSource[Arrival | Rejection, Positions]):
+class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
     """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither."""
 
     def __init__(self, settings: Settings) -> None:
@@ -69,7 +72,7 @@ class Reading(NamedTuple):
     message: Message
 
 
-class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
+class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
     """Reads all partitions with one consumer."""
 
     def __init__(self, settings: Settings, positions: Positions) -> None:
@@ -79,6 +82,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
         self._watermark = positions.watermark
         self._sequence = 0
         self._progress = metrics.Progress()
+        self._next_tick = 0.0
         self._consumer = Consumer(
             {
                 "group.id": "vigie",
@@ -109,7 +113,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
         self._lanes = Lanes(lanes)
         self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
 
-    def next_batch(self) -> Iterable[Arrival | Rejection]:
+    def next_batch(self) -> Iterable[Arrival | Rejection | Tick]:
         """The records that are next in event time, as far as that is known; never blocks."""
         if stop.requested.is_set():
             self._progress.tick(final=True)
@@ -123,10 +127,13 @@ class Reader(StatefulSourcePartition[Arrival | Rejection, Positions]):
         released = self._lanes.release(now)
         for key, full in self._lanes.throttle():
             (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
-        arrivals = [self._arrival(reading) for reading in released]
+        items: list[Arrival | Rejection | Tick] = [self._arrival(reading) for reading in released]
         self._watermark = max(self._watermark, self._lanes.slowest(self._transactions) - self._lateness)
         self._progress.tick()
-        return arrivals
+        if time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + TICK_EVERY
+            items.extend(Tick(self._watermark) for _ in range(TICKS))
+        return items
 
     def snapshot(self) -> Positions:
         """The positions after the last record that was released."""

@@ -11,7 +11,7 @@ from typing import Final
 from features.batch import compute
 from features.definitions import FEATURES
 from features.errors import InvalidSetting, VigieError
-from training.history import ColumnMap, column_map, load
+from features.history import ColumnMap, column_map, load
 from training.progress import Stages
 from training.report import render_data
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.explore", description="The data part of the report.")
     parser.add_argument("data", type=Path, help="a history, .parquet or .csv")
     parser.add_argument(
-        "--columns", type=Path, metavar="FILE", help="map of column names, such as training/columns/kaggle.toml"
+        "--columns", type=Path, metavar="FILE", help="map of column names, such as features/columns/kaggle.toml"
     )
     parser.add_argument(
         "--column", action="append", default=[], metavar="NAME=COLUMN", help="one mapped column name; may be repeated"

@@ -1,6 +1,6 @@
 """What a history looks like before any model: its size, days, amounts, hours and kinds of fraud.
 
-Every function takes the canonical frame of ``training.history.load`` and leaves it alone. Counts cover every row;
+Every function takes the canonical frame of ``features.history.load`` and leaves it alone. Counts cover every row;
 figures hold binned counts only, so that their size does not grow with the history.
 """
 

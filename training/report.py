@@ -33,7 +33,7 @@ HERE: Final = Path(__file__).parent
 def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame, path: Path) -> None:
     """Writes the whole report to ``path``, in UTF-8.
 
-    ``history`` is the canonical frame of ``training.history.load``; ``features`` [rows, F] is
+    ``history`` is the canonical frame of ``features.history.load``; ``features`` [rows, F] is
     ``features.batch.compute(history)``. Raises ``InvalidHistory`` where they are empty or do not belong together.
     """
     champion = spoken(evaluation.champion)

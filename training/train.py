@@ -26,9 +26,9 @@ from features.batch import compute
 from features.bundle import METRICS, MODEL, REPORT, publish
 from features.definitions import LABEL_DELAY, feature_set
 from features.errors import InvalidSetting, VigieError
+from features.history import column_map, load
 from training.calibration import Budget
 from training.evaluate import CARDS
-from training.history import column_map, load
 from training.pipeline import DEFAULT_BUDGET, Options, Trained, manifest, metrics_file, parameters, train
 from training.progress import Stages
 from training.report import figures, render
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="python -m training.train", description="From a history to a model bundle.")
     add = command.add_argument
     add("data", nargs="?", type=Path, help="a history, .parquet or .csv; simulated if it is left out")
-    add("--columns", type=Path, metavar="FILE", help="map of column names, such as training/columns/kaggle.toml")
+    add("--columns", type=Path, metavar="FILE", help="map of column names, such as features/columns/kaggle.toml")
     add("--column", action="append", default=[], metavar="NAME=COLUMN", help="one mapped column name; may be repeated")
     add("--as-of", type=_instant, metavar="T", help="use only what was known at T; test on the days after it")
     add("--train-start", type=_instant, metavar="T", help="first day to learn from")

@@ -1,7 +1,8 @@
 """What every feature is by its definition: plain loops over a list of events, slow and obvious.
 
 Written from the design's feature semantics and the docstrings of ``features.definitions`` alone; nothing here is shared
-with ``features.batch`` or ``features.state``. Amounts are summed as integers, divided and rooted as exact fractions.
+with ``features.batch`` or ``features.state``. Amounts are summed as integers; means and
+deviations are exact fractions until the end.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _of_amounts(aggregate: Aggregate, amounts: list[int], own: int) -> float:
         case Aggregate.RATIO:
             return own / float(mean) if mean else MISSING
         case Aggregate.ZSCORE:
-            return float(own - mean) / deviation if mean is not None and deviation else MISSING
+            return (own - float(mean)) / deviation if mean is not None and deviation else MISSING
     raise AssertionError(aggregate)
 
 

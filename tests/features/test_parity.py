@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import batch
-from features.definitions import FEATURES
+from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature
+from features.state import EntityState, Plan
 from features.transaction import Label, Transaction
 from tests.features import oracle
 from tests.features.histories import DAY_US, MONDAY, TINY, History, histories
@@ -105,6 +107,29 @@ def test_a_long_stream_agrees_with_one_batch_of_the_whole_history() -> None:
         assert len(found) == len(transactions) == 5000
         for transaction, row in zip(transactions, computed, strict=True):
             assert not differing(features, row, found[transaction.transaction_id])
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3, 7, 100, 1024])
+@pytest.mark.parametrize(
+    ("aggregate", "earlier"), [(Aggregate.RATIO, [1, 1, 1]), (Aggregate.ZSCORE, [0, 1, 1, 1, 1, -1, -1, -1, -1])]
+)
+def test_quotients_midway_between_two_float32_are_rounded_alike(
+    aggregate: Aggregate, earlier: list[int], unit: int
+) -> None:
+    """Quotients such as 2**24 + 1 have no float32: an error in the last bit of the float64 shows in the float32.
+
+    The mean of the earlier amounts is the unit for the ratio; it is zero for the z-score, and the unit the deviation.
+    """
+    feature = Feature(Entity.ACCOUNT, aggregate, DAY)
+    past = [Transaction(f"t{i}", "a", "m", amount * unit, MONDAY + i) for i, amount in enumerate(earlier)]
+    for odd in (1, 3, 11, 77_777, 2**23 + 5):
+        event = Transaction("new", "a", "m", (2**24 + odd) * unit, MONDAY + 100)
+        state = EntityState(Plan([feature], Entity.ACCOUNT))
+        for transaction in past:
+            state.update(transaction)
+        (live,) = state.get(event)
+        batched = batch.compute(frame([*past, event]), [feature]).item(len(past), 0)
+        assert np.float32(live) == batched == np.float32(2**24 + odd)
 
 
 def long_history(size: int, rng: random.Random) -> list[Record]:

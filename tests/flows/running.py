@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from tests.flows import bundles
@@ -24,6 +25,8 @@ ROOT: Final = Path(__file__).parents[2]
 PARTITIONS: Final = 3
 PURPOSES: Final = ("transactions", "labels", "scored", "alerts", "rejected")
 QUIET: Final = {"log_level": 0, "reconnect.backoff.max.ms": 200}
+# Or else a retry, as in the first moments of a topic, changes the order; idempotence would too, but begins with a wait.
+IN_ORDER: Final = {"max.in.flight.requests.per.connection": 1}
 # About a thousand records a second, so that a flow can be met in the middle of its work.
 SLOWLY: Final = {
     "KAFKA_MAX_PARTITION_FETCH_BYTES": "16000",
@@ -171,8 +174,8 @@ class Flow:
         producer = Producer(
             {
                 "bootstrap.servers": self.bootstrap,
-                "enable.idempotence": True,  # without, a retry at the start of a topic can change the order
                 "linger.ms": 20,
+                **IN_ORDER,
                 **QUIET,
                 **properties,
             }

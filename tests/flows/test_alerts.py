@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -94,7 +94,7 @@ class Desk(NamedTuple):
         assert self.producer.flush(10) == 0
 
 
-def common(identity: str) -> dict[str, str | float]:
+def common(identity: str) -> dict[str, Any]:
     return {
         "transaction_id": identity,
         "account_id": "a1",

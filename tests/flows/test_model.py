@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -92,7 +93,7 @@ def test_values_have_names_and_nan_is_none(model: Model) -> None:
 
 def linear(bundle: Bundle, weights: Sequence[float], baseline: Sequence[float | None]) -> Model:
     """A model whose log odds are the sum of weights times features; a missing feature counts as zero."""
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "zero": np.zeros(1, np.float32),
         "one": np.ones(1, np.float32),
         "weights": np.array(weights, np.float32)[:, None],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,17 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.bots import SCENARIOS
-from features.errors import InvalidHistory, InvalidSetting, KafkaFailure
+from features.errors import InvalidSetting, KafkaFailure
+from features.history import column_map, load
 from features.transaction import microseconds, minor_units, parse_label, parse_transaction
 from flows import replay
 from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
-from flows.replay import History, Pace, during, frauds, publish, read, with_bots
+from flows.replay import History, Pace, during, frauds, publish, with_bots
 from flows.settings import Settings
 from tests.flows.running import Inbox, Received
-from training.history import column_map, load
 
-MAPS = Path(__file__).parents[2] / "training" / "columns"
 BEGIN = datetime(2018, 4, 1, tzinfo=UTC)
 EVER = 2**62
 DAY = 86_400_000_000
@@ -41,12 +39,12 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "transaction_id": pl.String,
     "account_id": pl.String,
     "merchant_id": pl.String,
-    "amount": pl.Float64,
+    "amount": pl.Int64,
     "timestamp": pl.Datetime("us", "UTC"),
-    "is_fraud": pl.Boolean,
     "transaction_type": pl.String,
     "location": pl.String,
     "device_id": pl.String,
+    "is_fraud": pl.Boolean,
     "labelled_at": pl.Datetime("us", "UTC"),
     "fraud_scenario": pl.String,
 }
@@ -55,11 +53,11 @@ Event = tuple[float, str, str, dict[str, Any]]
 
 
 def made(n: int, *, days: int = 20, accounts: int = 9, merchants: int = 6, seed: int = 0) -> History:
-    """A history file's frame; one in five a fraud, some of them with a label of their own time."""
+    """A history; one in five a fraud, some of them with a label of their own time."""
     rng = random.Random(seed)
     rows: list[dict[str, object]] = []
-    for number, second in enumerate(sorted(rng.randrange(days * 86_400_000_000) for _ in range(n))):
-        instant = BEGIN + timedelta(microseconds=second)
+    for number, offset in enumerate(sorted(rng.randrange(days * DAY) for _ in range(n))):
+        instant = BEGIN + timedelta(microseconds=offset)
         fraud = rng.random() < 0.2
         own = fraud and rng.random() < 0.5
         rows.append(
@@ -67,12 +65,12 @@ def made(n: int, *, days: int = 20, accounts: int = 9, merchants: int = 6, seed:
                 "transaction_id": f"t{number}",
                 "account_id": f"a{rng.randrange(accounts)}",
                 "merchant_id": f"mé{rng.randrange(merchants)}",
-                "amount": rng.randrange(1, 60_000) / 100,
+                "amount": rng.choice([rng.randrange(1, 60_000), rng.randrange(-(10**12), 10**12)]),
                 "timestamp": instant,
-                "is_fraud": fraud,
                 "transaction_type": rng.choice(["online", "card", None]),
                 "location": rng.choice(["Paris", "Nîmes", None]),
                 "device_id": rng.choice([f"d{rng.randrange(5)}", None]),
+                "is_fraud": fraud,
                 "labelled_at": instant + rng.choice([1, 7, 12]) * timedelta(days=1) if own else None,
                 "fraud_scenario": "stolen" if own else None,
             }
@@ -80,14 +78,18 @@ def made(n: int, *, days: int = 20, accounts: int = 9, merchants: int = 6, seed:
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def schedule(history: History, pace: Pace, delay: timedelta | None) -> list[Event]:
-    return list(replay._schedule(history, PLAIN, pace, delay))
+def paid(n: int) -> History:
+    """Amounts as bots like them."""
+    return made(n).with_columns(pl.col("amount") % 30_000 + 1)
 
 
-# Files
+def honest(history: History) -> History:
+    return pl.DataFrame(history.with_columns(is_fraud=False, labelled_at=None, fraud_scenario=None), SCHEMA)
 
 
 def save(history: History, path: Path) -> Path:
+    """The history as a file, with amounts in major units."""
+    history = history.with_columns(pl.Series("amount", history["amount"].to_numpy() / 100))
     if path.suffix == ".parquet":
         history.write_parquet(path)
     else:
@@ -95,150 +97,8 @@ def save(history: History, path: Path) -> Path:
     return path
 
 
-def text_of(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def as_training_reads_it(path: Path, columns: Path | None = None) -> list[tuple[object, ...]]:
-    """Each transaction, and the time at which it became known as a fraud."""
-    history = load(path, column_map(columns))
-    known = pl.when("is_fraud").then(pl.coalesce("labelled_at", pl.col("timestamp") + WEEK).dt.epoch("us"))
-    texts = ("transaction_type", "location", "device_id")
-    return history.select(
-        *("transaction_id", "account_id", "merchant_id", "amount", pl.col("timestamp").dt.epoch("us"), *texts, known)
-    ).rows()
-
-
-def as_replay_sends_it(path: Path, columns: Path | None = None) -> list[tuple[object, ...]]:
-    """What the flow makes of the messages, once all labels have come."""
-    history = read(path, columns)
-    known = {row: instant for instant, row in replay._labels(history, WEEK)}
-    messages = [msgspec.json.encode(message) for _, _, _, message in schedule(history, Pace(), None)]
-    payments = [parse_transaction(message, EVER) for message in messages]
-    return [
-        (
-            *(t.transaction_id, t.account_id, t.merchant_id, t.amount, t.timestamp),
-            *(t.transaction_type, t.location, t.device_id, known.get(row)),
-        )
-        for row, t in enumerate(payments)
-    ]
-
-
-def with_ids(**columns: list[object]) -> History:
-    history = made(200, seed=3)
-    return history.with_columns(
-        pl.Series(name, itertools.islice(itertools.cycle(v), 200)) for name, v in columns.items()
-    )
-
-
-FILES: Mapping[str, tuple[History, str]] = {
-    "parquet": (made(200), "history.parquet"),
-    "csv": (made(200), "history.csv"),
-    "ids that look like numbers": (with_ids(account_id=["0012", "12", "7"]), "history.csv"),
-    "ids that look like dates": (with_ids(merchant_id=["2018-04-01", "2018-04-02"]), "history.csv"),
-    "ids that look like numbers at first": (
-        made(200).with_columns(
-            pl.when(pl.int_range(200) < 150).then(pl.lit("1")).otherwise(pl.lit("X")).alias("account_id")
-        ),
-        "history.csv",
-    ),
-    "integer ids": (with_ids(account_id=[1, 2**40], merchant_id=[5, 6, 7]), "history.parquet"),
-    "integer texts": (with_ids(location=[75001, None], device_id=[3, 4, 5]), "history.parquet"),
-    "digits as texts": (with_ids(location=["01001", "75001"], device_id=["3"]), "history.csv"),
-    "a label known late in the file": (
-        made(300).with_columns(
-            is_fraud=pl.int_range(300) > 250,
-            labelled_at=pl.when(pl.int_range(300) > 250).then(pl.col("timestamp") + pl.duration(days=3)),
-        ),
-        "history.csv",
-    ),
-    "another time zone": (
-        made(200).with_columns(pl.col("timestamp", "labelled_at").dt.convert_time_zone("Europe/Paris")),
-        "history.parquet",
-    ),
-    "no time zone": (
-        made(200).with_columns(pl.col("timestamp", "labelled_at").dt.replace_time_zone(None)),
-        "h.parquet",
-    ),
-    "nanoseconds": (
-        made(200).with_columns(pl.col("timestamp", "labelled_at").cast(pl.Datetime("ns", "UTC"))),
-        "h.parquet",
-    ),
-    "fraud as 0 and 1": (made(200).with_columns(pl.col("is_fraud").cast(pl.Int64)), "history.csv"),
-    "fraud as yes and no": (
-        made(200).with_columns(pl.when("is_fraud").then(pl.lit("yes")).otherwise(pl.lit("no")).alias("is_fraud")),
-        "history.csv",
-    ),
-    "three decimals": (with_ids(amount=[1.015, 0.285, 2.675, 1.005, 12.345]), "history.parquet"),
-}
-
-
-@pytest.mark.parametrize("case", FILES)
-def test_the_flow_gets_from_a_file_what_training_gets(case: str, tmp_path: Path) -> None:
-    history, name = FILES[case]
-    path = save(history, tmp_path / name)
-    expected = as_training_reads_it(path)
-    # A file that is out of order is put in order, ties as they are.
-    shuffled = save(history.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / f"shuffled-{name}")
-    assert as_replay_sends_it(path) == expected
-    assert as_replay_sends_it(shuffled) == as_training_reads_it(shuffled)
-
-
-@pytest.mark.parametrize("book", ["handbook", "kaggle"])
-def test_columns_of_other_names_are_mapped(book: str, tmp_path: Path) -> None:
-    history = made(200).drop("labelled_at")
-    names = {name: column for name, column in column_map(MAPS / f"{book}.toml").items() if name in history.columns}
-    extra = {"TX_TIME_DAYS": pl.lit(0), "merch_lat": pl.lit(48.1)}
-    path = save(history.rename(names).with_columns(**extra), tmp_path / "history.csv")
-    assert as_replay_sends_it(path, MAPS / f"{book}.toml") == as_training_reads_it(path, MAPS / f"{book}.toml")
-
-
-def test_what_a_history_need_not_have() -> None:
-    history = made(3).drop("is_fraud", "labelled_at", "fraud_scenario", "transaction_type", "location", "device_id")
-    message = schedule(history.with_columns(is_fraud=False), Pace(), WEEK)[0][3]
-    assert set(message) == {"transaction_id", "account_id", "merchant_id", "amount", "timestamp"}
-
-
-def test_a_history_without_frauds_marked_is_all_honest(tmp_path: Path) -> None:
-    history = read(save(made(5).drop("is_fraud"), tmp_path / "h.parquet"))
-    assert frauds(history) == {}
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_missing_columns_are_named_and_those_that_are_there(suffix: str, tmp_path: Path) -> None:
-    path = save(made(5).rename({"amount": "TX_AMOUNT", "account_id": "who"}), tmp_path / f"h.{suffix}")
-    with pytest.raises(InvalidHistory) as raised:
-        read(path)
-    assert all(word in str(raised.value) for word in (str(path), "account_id, amount", "TX_AMOUNT", "--columns"))
-
-
-def test_times_that_are_none_are_refused(tmp_path: Path) -> None:
-    path = save(made(5).with_columns(timestamp=pl.lit("tomorrow")), tmp_path / "h.csv")
-    with pytest.raises(InvalidHistory, match=r"h\.csv.*timestamp"):
-        read(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1 no Parquet", b"\x00\x01\x02"])
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_damaged_files_are_refused_by_name(content: bytes, suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"damaged.{suffix}"
-    path.write_bytes(content)
-    with pytest.raises((InvalidHistory, InvalidSetting), match=r"damaged\."):
-        read(path)
-
-
-@pytest.mark.parametrize("name", ["nowhere.parquet", "nowhere.csv"])
-def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises((InvalidHistory, InvalidSetting), match="nowhere"):
-        read(tmp_path / name)
-
-
-@pytest.mark.parametrize("content", [b"columns = 3", b"[names]", b"[columns", b"\xff\xfe", b"[columns]\namount = 3"])
-def test_a_column_map_that_is_none_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
-    columns = tmp_path / "map.toml"
-    columns.write_bytes(content)
-    with pytest.raises(InvalidSetting, match=r"map\.toml"):
-        read(save(made(5), tmp_path / "h.parquet"), columns)
+def schedule(history: History, pace: Pace, delay: timedelta | None) -> list[Event]:
+    return list(replay._schedule(history, PLAIN, pace, delay))
 
 
 # Parts of a history
@@ -253,62 +113,57 @@ def test_during_takes_the_beginning_and_leaves_the_end() -> None:
 
 def test_frauds_are_told_with_their_kind() -> None:
     history = made(100)
-    expected = {
-        row["transaction_id"]: row["fraud_scenario"] or "fraud" for row in history.rows(named=True) if row["is_fraud"]
-    }
+    rows = history.rows(named=True)
+    expected = {row["transaction_id"]: row["fraud_scenario"] or "fraud" for row in rows if row["is_fraud"]}
     assert set(expected.values()) == {"stolen", "fraud"}
     assert frauds(history) == expected
-    numbered = history.with_columns(transaction_id=pl.int_range(100)).drop("fraud_scenario")
-    assert frauds(numbered) == {identity.removeprefix("t"): "fraud" for identity in expected}
 
 
-def contents(history: History) -> dict[str, tuple[object, ...]]:
-    """What the flow would be told of each transaction, with the amount in the flow's own units."""
-    columns = ["account_id", "merchant_id", "timestamp", "transaction_type", "location", "device_id"]
-    rows = history.select("transaction_id", "amount", *columns).rows()
-    return {str(identity): (minor_units(amount), *map(text_of, rest)) for identity, amount, *rest in rows}
-
-
-@pytest.mark.parametrize("history", [made(800), with_ids(amount=[1.015, 0.285, 2.675, 12.345], account_id=[1, 2, 3])])
+@pytest.mark.parametrize("history", [made(800), paid(800)])
 def test_bots_leave_honest_transactions_alone(history: History) -> None:
     after = with_bots(history, SCENARIOS, 40.0, 5)
+    assert after.schema == history.schema
     assert after["timestamp"].is_sorted()
     assert after["transaction_id"].is_unique().all()
-    before, now = contents(history), contents(after)
+    before = {row["transaction_id"]: row for row in history.rows(named=True)}
+    now = {row["transaction_id"]: row for row in after.rows(named=True)}
     assert set(before) < set(now)
-    honest = after.filter(~pl.col("is_fraud"))["transaction_id"]
-    assert 0 < len(honest) < len(history)
-    assert {i: now[i] for i in honest} == {i: before[i] for i in honest}
-    # Those that a bot did not take over either, only marked: times, parties and places stay.
-    assert all(now[i][1:] == before[i][1:] for i in before)
+    left = {identity for identity, row in now.items() if not row["is_fraud"]}
+    assert 0 < len(left) < len(history)
+    assert {i: now[i] for i in left} == {i: before[i] for i in left}
+    # Nor is a payment that a bot made its own moved in time or place.
+    changed = {"amount", "is_fraud", "labelled_at", "fraud_scenario"}
+    for identity, row in before.items():
+        assert all(now[identity][name] == value for name, value in row.items() if name not in changed)
     assert set(frauds(history)) <= set(frauds(after))
 
 
 def test_bots_say_what_they_did() -> None:
-    history = made(800).with_columns(is_fraud=False)
+    history = honest(paid(800))
     after = with_bots(history, SCENARIOS, 40.0, 5)
     assert set(frauds(after).values()) == set(SCENARIOS)
     assert set(after.filter(~pl.col("is_fraud"))["fraud_scenario"]) == {None}
     added = after.filter(~pl.col("transaction_id").is_in(history["transaction_id"].to_list()))
     assert set(added["fraud_scenario"]) == {"account_takeover"}
     assert set(added["transaction_type"]) == {"online"}  # the type of that name, where a history has it
-    known = set(history["device_id"])
-    assert not known & set(added["device_id"])
+    assert not set(history["device_id"]) & set(added["device_id"])
     assert with_bots(history, SCENARIOS, 40.0, 5).equals(after)
     assert not with_bots(history, SCENARIOS, 40.0, 6).equals(after)
 
 
-def test_bots_keep_what_is_known_of_earlier_labels() -> None:
-    history = made(400)
+def test_bots_keep_what_is_known_of_the_frauds_of_others() -> None:
+    history = paid(400)
     after = with_bots(history, ["card_theft"], 5.0, 1)
-    known = dict(history.filter(pl.col("labelled_at").is_not_null()).select("transaction_id", "labelled_at").rows())
-    assert {
-        identity: instant for identity, instant in after.select("transaction_id", "labelled_at").rows() if instant
-    } == known
+    theirs = pl.col("fraud_scenario") == "card_theft"
+    taken = after.filter(theirs.fill_null(False))["transaction_id"].to_list()
+    of_others = ~pl.col("transaction_id").is_in(taken)
+    assert 0 < len(taken) < len(history)
+    assert after.filter(of_others).equals(history.filter(of_others))
+    assert after.filter(~of_others)["labelled_at"].is_null().all()
 
 
 def test_bots_can_be_let_loose_twice() -> None:
-    history = made(800)
+    history = paid(800)
     once = with_bots(history, ["account_takeover"], 40.0, 5)
     twice = with_bots(once, ["account_takeover"], 40.0, 5)
     assert len(twice) > len(once) > len(history)
@@ -340,14 +195,13 @@ def histories(draw: st.DrawFn) -> History:
                 "transaction_id": f"t{number}",
                 "account_id": draw(st.sampled_from("ab")),
                 "merchant_id": draw(st.sampled_from("mn")),
-                "amount": 12.34,
+                "amount": 12_34,
                 "timestamp": instant,
                 "is_fraud": draw(st.booleans()),
                 "labelled_at": None if known is None else instant + timedelta(hours=known),
             }
         )
-    columns = [*list(SCHEMA)[:6], "labelled_at"]
-    return pl.DataFrame(rows, schema={name: SCHEMA[name] for name in columns}, orient="row")
+    return pl.DataFrame([{**dict.fromkeys(SCHEMA), **row} for row in rows], schema=SCHEMA, orient="row")
 
 
 paces = st.sampled_from(
@@ -502,7 +356,7 @@ def test_kafka_holds_the_history(room: Room) -> None:
         assert message.key == t.account_id.encode() == row["account_id"].encode()
         assert message.partition == crc32(message.key) % 4
         assert (t.merchant_id, t.amount, t.timestamp) == (
-            *(row["merchant_id"], round(row["amount"] * 100)),
+            *(row["merchant_id"], row["amount"]),
             microseconds(row["timestamp"]),
         )
         assert (t.transaction_type, t.location, t.device_id) == (
@@ -534,8 +388,8 @@ def test_bots_are_let_loose_and_the_truth_is_written(
 ) -> None:
     for name, value in room.environment.items():
         clean_environment.setenv(name, value)
-    data, truth = save(made(1500).with_columns(is_fraud=False), tmp_path / "h.parquet"), tmp_path / "truth.parquet"
-    words = [str(data), "--bots", *SCENARIOS, "--intensity", "40", "--seed", "3", "--limit", "1000"]
+    data, truth = save(honest(paid(1500)), tmp_path / "h.parquet"), tmp_path / "new" / "truth.parquet"
+    words = [str(data), "--bots", ",".join(SCENARIOS), "--intensity", "40", "--seed", "3", "--limit", "1000"]
     assert replay.main([*words, "--truth", str(truth), "--label-delay", "2d"]) == 0
     written = pl.read_parquet(truth)
     payments, labels = room.received()
@@ -551,7 +405,7 @@ def test_bots_are_let_loose_and_the_truth_is_written(
     by_now = written.filter(pl.col("timestamp") <= pl.col("timestamp").max() - timedelta(days=2))
     assert told == set(frauds(by_now))
     # What was written can be sent again as it is.
-    assert frauds(read(truth)) == frauds(written)
+    assert frauds(load(truth)) == frauds(written)
 
 
 def test_a_message_that_kafka_refuses_ends_the_replay(kafka: LocalKafka) -> None:
@@ -589,6 +443,41 @@ def test_sending_takes_as_long_as_was_asked_for(mock: Settings, pace: Pace, seco
     assert times == sorted(times)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_file_of_any_names_and_types_arrives_as_training_reads_it(
+    suffix: str, room: Room, tmp_path: Path, clean_environment: pytest.MonkeyPatch
+) -> None:
+    for name, value in room.environment.items():
+        clean_environment.setenv(name, value)
+    history = made(300).with_columns(
+        pl.Series("account_id", ["0012", "12", "2018-04-01"] * 100),
+        pl.Series("location", [1001, None, 75001] * 100).cast(pl.Int64 if suffix == "parquet" else pl.String),
+        pl.col("timestamp", "labelled_at").dt.convert_time_zone("Europe/Paris"),
+        # None of the first rows has one, so that nobody can guess what the column holds.
+        is_fraud=pl.int_range(300) > 150,
+    )
+    names = {"amount": "TX_AMOUNT", "timestamp": "TX_DATETIME"}
+    data = save(history, tmp_path / "raw.parquet")
+    raw = pl.read_parquet(data).rename(names)
+    data = tmp_path / f"h.{suffix}"
+    raw.write_parquet(data) if suffix == "parquet" else raw.write_csv(data)
+    mapped = [word for name, column in names.items() for word in ("--column", f"{name}={column}")]
+    assert replay.main([str(data), *mapped, "--label-delay", "3d"]) == 0
+
+    payments, labels = room.received()
+    sent = {t.transaction_id: t for t in (parse_transaction(message.value, EVER) for message in payments)}
+    known = {label.transaction_id: label.labelled_at for label in (parse_label(m.value, EVER) for m in labels)}
+    expected = load(data, column_map(options=[f"{name}={column}" for name, column in names.items()]))
+    assert {(t.transaction_id, t.account_id, t.amount, t.timestamp, t.location) for t in sent.values()} == set(
+        expected.select("transaction_id", "account_id", "amount", pl.col("timestamp").dt.epoch("us"), "location").rows()
+    )
+    end = microseconds(expected["timestamp"][-1])
+    due = {
+        row["transaction_id"]: known_at(row, timedelta(days=3)) for row in expected.rows(named=True) if row["is_fraud"]
+    }
+    assert known == {identity: microseconds(at) for identity, at in due.items() if microseconds(at) <= end}
+
+
 # The command
 
 
@@ -606,7 +495,8 @@ def run(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
         (["--label-delay", "7"], "'7' is not a span such as 90s"),
         (["--bots", "ghost"], "ghost"),
         (["--columns", "nowhere.toml"], "nowhere.toml"),
-        (["--truth", "nowhere/truth.parquet"], "nowhere"),
+        (["--column", "amount"], "'amount' is not name=column"),
+        (["--truth", "h.parquet/truth.parquet"], "h.parquet"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -635,3 +525,19 @@ def test_no_kafka_is_one_line(
     status, said = run([str(save(made(5), tmp_path / "h.parquet"))], capsys)
     assert status == 2
     assert said.splitlines()[-1].startswith(f"replay: no Kafka at {servers}")
+
+
+def test_ctrl_c_ends_it(tmp_path: Path, clean_environment: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    clean_environment.setattr(replay, "publish", interrupted)
+    assert replay.main([str(save(made(50), tmp_path / "h.parquet"))]) == 130
+
+
+def test_frauds_need_not_be_marked(mock: Settings, tmp_path: Path, clean_environment: pytest.MonkeyPatch) -> None:
+    clean_environment.setenv("KAFKA_BOOTSTRAP_SERVERS", mock.bootstrap)
+    clean_environment.setenv("VIGIE_CREATE_TOPICS", "false")
+    data = save(made(50), tmp_path / "h.parquet")
+    pl.read_parquet(data).drop("is_fraud", "labelled_at", "fraud_scenario").write_parquet(data)
+    assert replay.main([str(data)]) == 0

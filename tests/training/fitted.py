@@ -12,7 +12,7 @@ import polars as pl
 
 from features.batch import compute
 from training.fit import Labels, Matrix, Models, fit
-from training.history import load
+from features.history import load
 from training.simulate import Simulation, simulate
 
 COLUMNS = 8

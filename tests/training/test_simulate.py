@@ -14,7 +14,7 @@ import pytest
 
 from features.bots import SCENARIOS
 from features.errors import InvalidSetting
-from training.history import load
+from features.history import load
 from training.simulate import MAX_ROWS, TYPES, Simulation, _merchants_near, main, simulate, write
 
 SPEC = Simulation(accounts=2_500, days=90, seed=11)

@@ -3,7 +3,7 @@
 A history file has one row a transaction. Required: ``transaction_id``, ``account_id``, ``merchant_id``, ``amount``
 (major units), ``timestamp``, ``is_fraud``. Optional: ``transaction_type``, ``location``, ``device_id``, ``labelled_at``
 (when the label became known; empty: after the label delay), ``fraud_scenario`` (what kind of fraud it was). Other names
-are mapped by a ``ColumnMap``, from a TOML file (``training/columns`` has examples) or ``name=column`` options.
+are mapped by a ``ColumnMap``, from a TOML file (``features/columns`` has examples) or ``name=column`` options.
 
 Timestamps without an offset are taken as UTC; what is finer than a microsecond is cut off.
 """
@@ -68,16 +68,17 @@ def column_map(file: Path | None = None, options: Iterable[str] = ()) -> ColumnM
     return columns
 
 
-def load(path: Path | str, columns: ColumnMap | None = None) -> pl.DataFrame:
+def load(path: Path | str, columns: ColumnMap | None = None, *, labelled: bool = True) -> pl.DataFrame:
     """The history in a CSV or Parquet file as the canonical frame, sorted by ``timestamp`` (ties in the file's order).
 
     Columns: ``transaction_id``, ``account_id``, ``merchant_id`` String; ``amount`` Int64, minor units; ``timestamp``
     Datetime(us, UTC); ``transaction_type``, ``location``, ``device_id`` String or null; ``is_fraud`` Boolean;
     ``labelled_at`` Datetime(us, UTC) or null; ``fraud_scenario`` String or null. Integer ids become decimal text.
+    Without ``labelled``, ``is_fraud`` may be missing (all honest) or of one class.
     Raises ``InvalidHistory`` with all that is wrong, rows numbered from 1 (a CSV's header is not counted).
     """
     path = Path(path)
-    raw = _read(path, columns or {})
+    raw = _read(path, columns or {}, REQUIRED if labelled else REQUIRED[:-1])
     problems = _Problems()
     frame = raw.select(
         *(_ids(raw, name, problems) for name in IDS),
@@ -88,7 +89,7 @@ def load(path: Path | str, columns: ColumnMap | None = None) -> pl.DataFrame:
         _instants(raw, "labelled_at", problems, required=False),
         _texts(raw, "fraud_scenario", problems),
     )
-    _check_whole(frame, problems)
+    _check_whole(frame, problems, labelled=labelled)
     if problems.found:
         raise InvalidHistory(f"{path} ({frame.height:,} rows): {'; '.join(problems.found)}")
     # Files write "no scenario" as 0 or as empty text, and only a fraud has one.
@@ -114,7 +115,7 @@ class _Problems:
         self.found.append(f"{what}: {rows.len():,} rows, row {', '.join(shown)}{more}")
 
 
-def _read(path: Path, columns: ColumnMap) -> pl.DataFrame:
+def _read(path: Path, columns: ColumnMap, required: Iterable[str]) -> pl.DataFrame:
     """The columns needed, under Vigie's names; a CSV's all as text."""
     try:
         if path.suffix == ".parquet":
@@ -128,7 +129,7 @@ def _read(path: Path, columns: ColumnMap) -> pl.DataFrame:
         missing = [
             name if name == source else f"{name} (mapped to {source})"
             for name, source in sources.items()
-            if source not in found and (name in REQUIRED or name in columns)
+            if source not in found and (name in required or name in columns)
         ]
         if missing:
             raise InvalidHistory(
@@ -140,18 +141,20 @@ def _read(path: Path, columns: ColumnMap) -> pl.DataFrame:
         raise InvalidHistory(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.height == 0:
         raise InvalidHistory(f"{path} has no rows; a history needs transactions, frauds among them")
+    if "is_fraud" not in chosen:
+        frame = frame.with_columns(is_fraud=False)
     return frame.with_columns(pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in chosen)
 
 
 def _advice(found: Iterable[str]) -> str:
     for file in sorted(MAPS.glob("*.toml")):
         if set(column_map(file).values()) <= set(found):
-            return f"These are the names of {file.stem}: add --columns training/columns/{file.name}"
+            return f"These are the names of {file.stem}: add --columns features/columns/{file.name}"
     return "Name the right ones with --column name=column or --columns map.toml"
 
 
 def _shipped() -> str:
-    return ", ".join(f"training/columns/{file.name}" for file in sorted(MAPS.glob("*.toml")))
+    return ", ".join(f"features/columns/{file.name}" for file in sorted(MAPS.glob("*.toml")))
 
 
 def _as_text(values: pl.Series, problems: _Problems) -> pl.Series:
@@ -242,12 +245,16 @@ def _flags(raw: pl.DataFrame, problems: _Problems) -> pl.Series:
     return truth.alias("is_fraud")
 
 
-def _check_whole(frame: pl.DataFrame, problems: _Problems) -> None:
+def _check_whole(frame: pl.DataFrame, problems: _Problems, *, labelled: bool) -> None:
     """What only the rows together can show."""
     ids = frame["transaction_id"]
     problems.add("transaction_id occurs more than once", ids.is_duplicated() & ids.is_not_null(), ids)
     problems.add("labelled_at is before timestamp", frame["labelled_at"] < frame["timestamp"], frame["labelled_at"])
     frauds = cast(int, frame["is_fraud"].sum())
-    if frauds in (0, frame.height) and not any(problem.startswith("is_fraud") for problem in problems.found):
+    if (
+        labelled
+        and frauds in (0, frame.height)
+        and not any(problem.startswith("is_fraud") for problem in problems.found)
+    ):
         only = "fraud" if frauds else "honest"
         problems.found.append(f"all rows are {only}; a history needs both frauds and honest transactions")

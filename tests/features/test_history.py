@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.errors import InvalidHistory, InvalidSetting
 from features.transaction import MAX_AMOUNT, minor_units
-from training.history import MAPS, column_map, load
+from features.history import MAPS, column_map, load
 
 CANONICAL = {
     "transaction_id": pl.String,
@@ -138,7 +138,7 @@ def test_the_maps_that_ship_fit_and_are_suggested(name: str, tmp_path: Path) -> 
     file = tmp_path / "renamed.parquet"
     pl.DataFrame(renamed | extra).write_parquet(file)
     assert load(file, columns).height == 4
-    with pytest.raises(InvalidHistory, match=f"add --columns training/columns/{name}.toml"):
+    with pytest.raises(InvalidHistory, match=f"add --columns features/columns/{name}.toml"):
         load(file)
 
 
@@ -167,7 +167,7 @@ def test_bad_maps_are_refused(text: str, options: list[str], message: str, tmp_p
 
 
 def test_a_missing_map_names_those_that_ship(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match=r"training/columns/handbook.toml, training/columns/kaggle.toml"):
+    with pytest.raises(InvalidSetting, match=r"features/columns/handbook.toml, features/columns/kaggle.toml"):
         column_map(tmp_path / "none.toml")
 
 

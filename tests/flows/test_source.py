@@ -1,0 +1,290 @@
+"""The Kafka end where records enter: order, lateness, places to start and to go on from, and what stops it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from features.errors import KafkaFailure
+from features.transaction import Label, Transaction, microseconds
+from flows import lanes, source, stop
+from flows.local_kafka import LocalKafka
+from flows.records import Arrival, Rejection
+from flows.settings import Settings
+from flows.source import KafkaSource, Positions, Reader
+from tests.features.histories import MONDAY
+from tests.flows.running import IN_ORDER, QUIET
+from tests.flows.traffic import DAY, history, label_message, pay, transaction_message
+
+Topics = Callable[[str, int], str]
+
+
+class Place:
+    """Topics of a test's own, and readers of them."""
+
+    def __init__(self, kafka: LocalKafka, topics: Topics, partitions: int) -> None:
+        self.bootstrap = kafka.bootstrap_servers
+        self.transactions = topics("transactions", partitions)
+        self.labels = topics("labels", 1)
+        self.environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA_FETCH_WAIT_MAX_MS": "20",
+            "VIGIE_TRANSACTIONS_TOPIC": self.transactions,
+            "VIGIE_LABELS_TOPIC": self.labels,
+        }
+
+    def produce(self, *messages: tuple[int, Transaction | Label | bytes | None], **properties: Any) -> None:
+        """Sends each to a partition; bytes and None go to the transactions."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, **IN_ORDER, **QUIET, **properties})
+        if "transactional.id" in properties:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        for partition, record in messages:
+            if isinstance(record, Label):
+                producer.produce(self.labels, label_message(record).value, partition=partition)
+            elif isinstance(record, Transaction):
+                producer.produce(self.transactions, transaction_message(record).value, "key", partition)
+            else:
+                producer.produce(self.transactions, record, partition=partition)
+        if "transactional.id" in properties:
+            producer.commit_transaction(30)
+        assert producer.flush(30) == 0
+        producer.close()
+
+    @contextmanager
+    def reader(self, positions: Positions | None = None, **changes: str) -> Iterator[Reader]:
+        settings = Settings.from_environment(self.environment | changes)
+        reader = KafkaSource(settings).build_part("read", "kafka", positions)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+def take(reader: Reader, n: int) -> list[Arrival | Rejection]:
+    """The next n records or a few more, as soon as they are there."""
+    taken: list[Arrival | Rejection] = []
+    give_up = time.monotonic() + 20
+    while len(taken) < n:
+        assert time.monotonic() < give_up, f"{len(taken)} of {n}: {taken}"
+        batch = list(reader.next_batch())
+        taken += batch
+        if not batch:
+            time.sleep(0.001)  # as Bytewax does
+    return taken
+
+
+def events(taken: list[Arrival | Rejection]) -> list[Transaction | Label]:
+    return [item.event for item in taken if isinstance(item, Arrival)]
+
+
+@pytest.fixture(autouse=True)
+def not_stopped() -> Iterator[None]:
+    stop.requested.clear()
+    yield
+    stop.requested.clear()
+
+
+def test_partitions_of_both_topics_leave_as_one_stream_in_order_of_time(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 3)
+    transactions, labels = history(1000)
+    place.produce(*((i % 3, t) for i, t in enumerate(transactions)))
+    place.produce(*((0, label) for label in labels))
+    with place.reader() as reader:
+        taken = take(reader, len(transactions) + len(labels))
+    # Ties go by partition, and labels come first.
+    order: list[tuple[int, int, Transaction | Label]] = [(label.labelled_at, -1, label) for label in labels]
+    order += [(t.timestamp, i % 3, t) for i, t in enumerate(transactions)]
+    order.sort(key=lambda item: item[:2])
+    assert events(taken) == [event for _, _, event in order]
+    numbers = [item.sequence for item in taken if isinstance(item, Arrival)]
+    assert numbers == sorted(set(numbers))
+    assert not any(item.too_late for item in taken if isinstance(item, Arrival))
+    watermarks = [item.watermark for item in taken if isinstance(item, Arrival)]
+    assert watermarks == sorted(watermarks)
+    for i, item in enumerate(taken):
+        assert isinstance(item, Arrival)
+        rest = [later.timestamp for later in events(taken[i : i + 50]) if isinstance(later, Transaction)]
+        assert item.watermark <= min(rest, default=item.watermark)
+    assert watermarks[-1] >= 0
+
+
+def test_goes_on_from_any_snapshot_with_exactly_the_rest(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "BATCH", 20)
+    place = Place(kafka, topics, 2)
+    transactions, labels = history(400)
+    place.produce(*((i % 2, t) for i, t in enumerate(transactions)))
+    place.produce(*((0, label) for label in labels), (1, b"garbage"))
+    total = len(transactions) + len(labels) + 1
+    with place.reader() as reader:
+        taken, snapshots = list[Arrival | Rejection](), [(0, reader.snapshot())]
+        while len(taken) < total:
+            taken += take(reader, 1)
+            snapshots.append((len(taken), reader.snapshot()))
+    assert len(snapshots) > 10
+    for done, positions in snapshots[:: max(1, len(snapshots) // 3)]:
+        assert sum(positions.offsets.values()) == done
+        with place.reader(positions) as reader:
+            rest = take(reader, total - done)
+        assert events(taken[:done]) + events(rest) == events(taken)
+        assert [i.value for i in rest if isinstance(i, Rejection)] == [
+            i.value for i in taken[done:] if isinstance(i, Rejection)
+        ]
+
+
+def test_a_start_from_latest_keeps_its_place_though_nothing_was_read(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("old", day=0)), (1, pay("old-too", day=0)))
+    with place.reader(VIGIE_START_FROM="latest") as reader:
+        assert list(reader.next_batch()) == []
+        positions = reader.snapshot()
+    place.produce((0, pay("new", day=1)))
+    with place.reader(positions, VIGIE_START_FROM="latest") as reader:
+        assert [t.transaction_id for t in events(take(reader, 1))] == ["new"]
+    with place.reader(VIGIE_START_FROM="earliest") as reader:
+        assert {t.transaction_id for t in events(take(reader, 3))} == {"old", "old-too", "new"}
+
+
+def test_late_by_more_than_allowed_is_decided_within_the_partition(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 2)
+    in_order = [("a", 10.0), ("just-in-time", 9.0), ("too-late", 9.0 - 1e-6), ("b", 10.5), ("too-late-now", 9.4)]
+    place.produce(*((0, pay(name, day=day)) for name, day in in_order))
+    place.produce(*((1, pay(name, day=day)) for name, day in [("other", 8.0), ("other-2", 7.5)]))
+    with place.reader() as reader:
+        arrivals = [item for item in take(reader, 7) if isinstance(item, Arrival)]
+    late = {item.event.transaction_id: item.too_late for item in arrivals if item.too_late}
+    assert late.keys() == {"too-late", "too-late-now"}
+    rejection = late["too-late"]
+    assert rejection is not None
+    assert rejection.key == b"key"
+    assert rejection.value == transaction_message(pay("too-late", day=9.0 - 1e-6)).value
+    assert rejection.code == "too_late"
+    assert "VIGIE_ALLOWED_LATENESS" in rejection.headers["error_message"]
+    place_of = {name: rejection.headers[f"source_{name}"] for name in ("topic", "partition", "offset")}
+    assert place_of == {"topic": place.transactions, "partition": "0", "offset": "2"}
+    with place.reader(VIGIE_ALLOWED_LATENESS="2d") as reader:
+        assert not any(item.too_late for item in take(reader, 7) if isinstance(item, Arrival))
+
+
+def test_what_is_too_late_is_the_same_after_a_restart(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 1)
+    place.produce((0, pay("a", day=10)))
+    with place.reader() as reader:
+        take(reader, 1)
+        positions = reader.snapshot()
+    place.produce((0, pay("too-late", day=8.9)), (0, pay("in-time", day=9.1)))
+    with place.reader(positions) as reader:
+        (first, second) = take(reader, 2)
+    assert isinstance(first, Arrival)
+    assert isinstance(second, Arrival)
+    assert first.too_late
+    assert not second.too_late
+    assert positions.leads[place.transactions, 0] == MONDAY + 10 * DAY
+
+
+def test_a_partition_that_was_silent_is_measured_against_the_others(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "IDLE", 0.3)
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=10)), (1, pay("b", day=7)))
+    with place.reader() as reader:
+        take(reader, 2)
+        give_up = time.monotonic() + 10
+        number = 0
+        while reader.snapshot().watermark < MONDAY + 9 * DAY:
+            number += 1
+            assert time.monotonic() < give_up
+            place.produce((0, pay(f"c{number}", day=10 + number / 1e6)))
+            take(reader, 1)
+        place.produce((1, pay("too-late", day=8)), (1, pay("in-time", day=9.5)))
+        late = {i.event.transaction_id: bool(i.too_late) for i in take(reader, 2) if isinstance(i, Arrival)}
+    assert late == {"too-late": True, "in-time": False}
+
+
+def test_what_cannot_be_read_is_a_rejection_in_its_place(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 1)
+    future = microseconds(datetime.now(UTC)) + DAY
+    place.produce(
+        (0, pay("a", day=1)), (0, b"{"), (0, None), (0, pay("b", day=2)), (0, Transaction("f", "a", "m", 1, future))
+    )
+    with place.reader() as reader:
+        taken = take(reader, 5)
+    assert [type(item) for item in taken] == [Arrival, Rejection, Rejection, Arrival, Rejection]
+    codes = [item.code for item in taken if isinstance(item, Rejection)]
+    assert codes == ["not_json", "empty_value", "timestamp_in_future"]
+    assert [item.headers["source_offset"] for item in taken if isinstance(item, Rejection)] == ["1", "2", "4"]
+    with place.reader(VIGIE_FUTURE_TOLERANCE="2d") as reader:
+        assert len(events(take(reader, 5))) == 3
+
+
+def test_the_end_is_seen_behind_the_marks_that_transactions_leave(kafka: LocalKafka, topics: Topics) -> None:
+    """Where a mark is the last thing in a partition, no record ever reaches its end."""
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=1)), (1, pay("b", day=2)), **{"transactional.id": place.transactions})
+    began = time.monotonic()
+    with place.reader() as reader:
+        assert [t.transaction_id for t in events(take(reader, 2))] == ["a", "b"]
+        place.produce((1, pay("c", day=3)))
+        take(reader, 1)
+    assert time.monotonic() - began < lanes.PATIENCE / 2
+
+
+def test_a_lane_that_is_far_ahead_is_paused_and_nothing_is_lost(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "BUFFERED", 50)
+    monkeypatch.setattr(source, "BATCH", 20)
+    place = Place(kafka, topics, 2)
+    ahead = [pay(f"a{n}", day=5 + n / 1000) for n in range(500)]
+    behind = [pay(f"b{n}", day=n / 1000) for n in range(500)]
+    place.produce(*((0, t) for t in ahead))
+    place.produce(*((1, t) for t in behind))
+    with place.reader() as reader:
+        assert events(take(reader, 1000)) == behind + ahead
+
+
+def test_an_offset_that_is_gone_stops_the_flow(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 1)
+    place.produce((0, pay("a", day=1)))
+    with place.reader() as reader:
+        take(reader, 1)
+        positions = reader.snapshot()
+    place.produce(*((0, pay(f"b{n}", day=2)) for n in range(5)))
+    admin = AdminClient({"bootstrap.servers": place.bootstrap, **QUIET})
+    partition = TopicPartition(place.transactions, 0, 4)
+    admin.delete_records([partition])[partition].result(timeout=10)
+    with (
+        place.reader(positions) as reader,
+        pytest.raises(KafkaFailure, match=r"transactions-.*\[0\] no longer holds.*an empty recovery directory"),
+    ):
+        take(reader, 1)
+
+
+def test_a_topic_without_records_gives_nothing_and_stops_when_told(kafka: LocalKafka, topics: Topics) -> None:
+    with Place(kafka, topics, 2).reader() as reader:
+        assert list(reader.next_batch()) == []
+        stop.requested.set()
+        with pytest.raises(StopIteration):
+            reader.next_batch()
+
+
+def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.LogCaptureFixture) -> None:
+    for code in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE):
+        source._raise_unless_passing(KafkaError(code), "transactions", 3)
+    assert len(caplog.records) == 4
+    with pytest.raises(KafkaFailure, match=r"reading transactions\[3\] failed: .*uthorization"):
+        source._raise_unless_passing(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "transactions", 3)
+
+
+def test_there_is_one_partition_whichever_worker_reads_it() -> None:
+    assert KafkaSource(Settings.from_environment({})).list_parts() == ["kafka"]
