@@ -47,6 +47,10 @@ class Lane(Generic[T]):
         self.stirred = 0.0  # when it last delivered, by the lanes' own clock
         self.waiting: deque[tuple[int, int, T]] = deque()
 
+    def reached_end(self) -> None:
+        """Kafka says that there is no more."""
+        self.at_end, self.moved, self.given_up = True, False, False
+
 
 class Lanes(Generic[T]):
     """All lanes of a reader."""
@@ -106,13 +110,16 @@ class Lanes(Generic[T]):
                 settling.append(lane.lead)
         limit = min(behind, default=None)
         limit_of_history = min(settling, default=None)
+        if limit_of_history is not None and any(
+            lane.waiting and limit_of_history < lane.waiting[0][0] < now - LIVE for lane in self._lanes.values()
+        ):
+            # What is newer than history that waits must wait with it.
+            limit = limit_of_history if limit is None else min(limit, limit_of_history)
         ready: list[tuple[int, T]] = []
         for lane in self._lanes.values():
             while lane.waiting:
                 lead, offset, record = lane.waiting[0]
                 if limit is not None and lead > limit:
-                    break
-                if limit_of_history is not None and limit_of_history < lead < now - LIVE:
                     break
                 lane.waiting.popleft()
                 lane.offset, lane.left = offset + 1, lead

@@ -6,12 +6,14 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 ROTATE_AT: Final = 10 * 1024 * 1024
 KEPT: Final = 5
+REPEAT_AFTER: Final = 30.0  # seconds
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -42,6 +44,25 @@ class Words(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+class Sparse(logging.Filter):
+    """Lets a line of the Kafka client through once in half a minute: while a broker is away it repeats itself often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is new; numbers in it do not count."""
+        text = record.getMessage()
+        if "[rdkafka#" not in text:
+            return True
+        key = re.sub(r"\d+", "#", text)
+        if record.created - self._last.get(key, 0.0) < REPEAT_AFTER:
+            return False
+        self._last[key] = record.created
+        return True
+
+
 def set_up(level: str, directory: Path, process: str = "0") -> None:
     """Sends all logs to the console and to ``directory/vigie-<process>.log``: 10 MB a file, five old ones kept.
 
@@ -54,6 +75,8 @@ def set_up(level: str, directory: Path, process: str = "0") -> None:
         directory / f"vigie-{process}.log", maxBytes=ROTATE_AT, backupCount=KEPT, encoding="utf-8"
     )
     file.setFormatter(JsonLines())
+    for handler in (console, file):
+        handler.addFilter(Sparse())
     logging.basicConfig(level=level, handlers=[console, file], force=True)
 
 

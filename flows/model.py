@@ -85,10 +85,10 @@ class Model:
         occluded = np.repeat(row[None, :], len(row), axis=0)
         np.fill_diagonal(occluded, self._baseline)
         scores, _ = self._run(occluded)
-        contributions = _log_odds(np.float64(decision.score)) - _log_odds(scores.astype(np.float64))
+        contributions = np.round(_log_odds(np.float64(decision.score)) - _log_odds(scores.astype(np.float64)), 6)
         strongest = np.argsort(-contributions, kind="stable")[:REASONS]
         return [
-            Reason(self.names[i], None if math.isnan(row[i]) else float(row[i]), round(float(contributions[i]), 6))
+            Reason(self.names[i], None if math.isnan(row[i]) else float(row[i]), float(contributions[i]))
             for i in strongest
             if contributions[i] > 0
         ]

@@ -106,10 +106,11 @@ def span(text: str) -> timedelta:
 
 
 def _span(environment: Mapping[str, str], name: str, default: str) -> timedelta:
+    value = environment.get(name, default)
     try:
-        return span(environment.get(name, default))
+        return span(value)
     except (ValueError, OverflowError) as error:
-        raise InvalidSetting(f"{name}: {error}") from error
+        raise InvalidSetting(f"{name} is {value!r}; set a span such as 90s, 15m, 12h or 7d") from error
 
 
 def _flag(environment: Mapping[str, str], name: str, default: str) -> bool:

@@ -19,6 +19,7 @@ from flows import topics
 from flows.records import Outgoing
 from flows.settings import Settings
 
+CLOSING: Final = 5.0  # seconds
 FRAMING: Final = 200  # bytes that the record format and one more header may add
 
 _log = logging.getLogger(__name__)
@@ -87,8 +88,13 @@ class Writer(StatefulSinkPartition[Outgoing, None]):
         self._raise_failure()
 
     def close(self) -> None:
-        """As ``snapshot``, for the records after the last epoch."""
-        self.snapshot()
+        """Says what is left of a failure: by now every epoch is acknowledged, or the flow is ending because of one.
+
+        It must not raise: Bytewax also calls it while another error unwinds, and two abort the process without a word.
+        """
+        self._producer.flush(CLOSING)
+        if self._failure is not None:
+            _log.error("%s[%s] did not take a record: %s", self._topic, self._number, self._failure.str())
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

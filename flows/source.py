@@ -155,7 +155,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         lane = self._lanes[key]
         if error is not None:
             # Comes late, but where transaction markers end a partition it is the only sign of the end.
-            lane.at_end, lane.moved = True, False
+            lane.reached_end()
             return
         metrics.READ.labels(topic).inc()
         try:

@@ -1,8 +1,7 @@
 """What every feature is by its definition: plain loops over a list of events, slow and obvious.
 
 Written from the design's feature semantics and the docstrings of ``features.definitions`` alone; nothing here is shared
-with ``features.batch`` or ``features.state``. Amounts are summed as integers; means and
-deviations are exact fractions until the end.
+with ``features.batch`` or ``features.state``. Means and variances are exact fractions, made float64 at the end.
 """
 
 from __future__ import annotations

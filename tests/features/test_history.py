@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.errors import InvalidHistory, InvalidSetting
-from features.transaction import MAX_AMOUNT, minor_units
 from features.history import MAPS, column_map, load
+from features.transaction import MAX_AMOUNT, minor_units
 
 CANONICAL = {
     "transaction_id": pl.String,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from features import bundle
@@ -24,7 +26,7 @@ def expected_score(amount: float) -> float:
 
 def graph() -> bytes:
     """score = sigmoid((amount - MIDDLE) / SCALE); anomaly_score = 1 - score; one row in, one row out."""
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "first": np.array([0], np.int64),
         "middle": np.array([MIDDLE], np.float32),
         "scale": np.array([SCALE], np.float32),

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from features.batch import compute
-from training.fit import Labels, Matrix, Models, fit
 from features.history import load
+from training.fit import Labels, Matrix, Models, fit
 from training.simulate import Simulation, simulate
 
 COLUMNS = 8
