@@ -1,4 +1,5 @@
 # Vigie's recipes. Further words go through to the program: just train history.parquet --as-of 2018-09-01
+# (exec: a signal to just reaches the program itself)
 
 set positional-arguments
 
@@ -39,57 +40,57 @@ lock:
 # everything, end to end: broker, history, training, flow, live traffic, alerts
 [group('run')]
 demo *words: setup
-    @{{ python }} -m flows.demo "$@"
+    @exec {{ python }} -m flows.demo "$@"
 
 # a labelled history with fraud bots: just simulate out.parquet
 [group('data')]
 simulate *words: setup
-    @{{ python }} -m training.simulate "$@"
+    @exec {{ python }} -m training.simulate "$@"
 
 # the data part of the report alone: just explore history.parquet
 [group('data')]
 explore *words: setup
-    @{{ python }} -m training.explore "$@"
+    @exec {{ python }} -m training.explore "$@"
 
 # history to bundle (simulated without DATA): just train history.parquet
 [group('model')]
 train *words: setup
-    @{{ python }} -m training.train "$@"
+    @exec {{ python }} -m training.train "$@"
 
 # opens the newest report
 [group('model')]
 report: setup
-    @{{ python }} -m webbrowser -t "file://$(pwd)/artifacts/models/current/report.html"
+    @exec {{ python }} -m webbrowser -t "file://$(pwd)/artifacts/models/current/report.html"
 
 # MLflow's page on the logged trainings
 [group('model')]
 mlflow *words: setup
-    @{{ python }} -m training.tracking "$@"
+    @exec {{ python }} -m training.tracking "$@"
 
 # a local Apache Kafka, until Ctrl-C
 [group('run')]
 kafka *words: setup
-    @{{ python }} -m flows.broker run "$@"
+    @exec {{ python }} -m flows.broker run "$@"
 
 # the flow: Kafka in, Kafka out
 [group('run')]
 score *words: setup
-    @{{ python }} -m bytewax.run flows.score "$@"
+    @exec {{ python }} -m bytewax.run flows.score "$@"
 
 # a history to Kafka, at any speed: just replay history.parquet --speed 60
 [group('run')]
 replay *words: setup
-    @{{ python }} -m flows.replay "$@"
+    @exec {{ python }} -m flows.replay "$@"
 
 # are the stream's features those of the batch, row by row? just parity history.parquet
 [group('check')]
 parity *words: setup
-    @{{ python }} -m bench.parity "$@"
+    @exec {{ python }} -m bench.parity "$@"
 
 # all tests
 [group('check')]
 test *words: setup
-    @{{ python }} -m pytest "$@"
+    @exec {{ python }} -m pytest "$@"
 
 # style, types, tests of the house's rules
 [group('check')]

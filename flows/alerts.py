@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -71,10 +72,9 @@ class AlertWatch:
         self._sent = to_send
         self._truth = truth
         self._sent_at = sent_at
-        self.scored = 0
+        self._scored: set[str] = set()
         self._alerts: dict[str, float] = {}  # latency in seconds
         self._recent: deque[tuple[AlertMessage, float]] = deque(maxlen=SHOWN)
-        self._decode = msgspec.json.Decoder(AlertMessage).decode
         properties: dict[str, Any] = {**settings.kafka, "group.id": "vigie-demo", "enable.auto.commit": "false"}
         self._consumer = Consumer(properties)
         assignment = []
@@ -84,17 +84,22 @@ class AlertWatch:
                 assignment.append(TopicPartition(topic, number, end))
         self._consumer.assign(assignment)
 
+    @property
+    def scored(self) -> int:
+        """How many transactions were scored so far."""
+        return len(self._scored)
+
     @contextmanager
     def view(self, console: Console) -> Iterator[Callable[[float], None]]:
         """A view, or without a terminal a line for each alert; the function yielded reads on for some seconds."""
         if not console.is_terminal:
             yield lambda seconds: self._read(seconds, console)
             return
-        with Live(self._table(), console=console, refresh_per_second=8) as view:
+        with Live(self._table(console), console=console, refresh_per_second=8) as view:
 
             def step(seconds: float) -> None:
                 self._read(seconds, None)
-                view.update(self._table())
+                view.update(self._table(console))
 
             yield step
 
@@ -106,29 +111,37 @@ class AlertWatch:
             frauds, found = by_scenario.get(name, (0, 0))
             by_scenario[name] = (frauds + 1, found + (identity in self._alerts))
         found = sum(identity in self._truth for identity in self._alerts)
-        latencies = list(self._alerts.values())
+        latencies = [latency for latency in self._alerts.values() if not math.isnan(latency)]
         return Outcome(self._sent, self.scored, len(self._alerts), len(self._truth), found, by_scenario, latencies)
 
     def _read(self, seconds: float, lines: Console | None) -> None:
-        for message in self._consumer.consume(500, seconds):
+        """Reads for so long, one by one, since a batch would keep the first ones waiting for the last."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            message = self._consumer.poll(left)
+            if message is None:
+                return
             if (error := message.error()) is not None:
                 raise KafkaFailure(f"reading alerts failed: {error.str()}")
             if message.topic() == self._settings.scored_topic:
-                self.scored += 1
+                self._scored.add(_decode_id(message.value() or b"").transaction_id)
                 continue
-            alert = self._decode(message.value() or b"")
-            latency = time.time() - self._sent_at.get(alert.transaction_id, time.time())
+            alert = _decode_alert(message.value() or b"")
+            sent = self._sent_at.get(alert.transaction_id)
+            latency = math.nan if sent is None else time.time() - sent
             self._alerts[alert.transaction_id] = latency
             self._recent.append((alert, latency))
             if lines is not None:
                 lines.print("  ".join(self._cells(alert, latency)), highlight=False, markup=False, soft_wrap=True)
 
-    def _table(self) -> Table:
+    def _table(self, console: Console) -> Table:
         title = f"{self.scored:,} of {self._sent:,} transactions scored, {len(self._alerts):,} alerts"
         table = Table(title=title, title_justify="left", expand=True)
-        for column in ("account", "amount", "score", "why", "truth", "after"):
-            table.add_column(column, justify="right" if column in {"amount", "score", "after"} else "left")
-        for alert, latency in self._recent:
+        for column in ("account", "amount", "score", "mostly because", "truth", "after"):
+            right = column in {"amount", "score", "after"}
+            table.add_column(column, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+        rows = max(1, min(SHOWN, console.height - 6))
+        for alert, latency in list(self._recent)[-rows:]:
             table.add_row(*self._cells(alert, latency))
         return table
 
@@ -137,11 +150,22 @@ class AlertWatch:
             alert.account_id,
             f"{alert.amount:,.2f}",
             f"{alert.score:.3f}",
-            ", ".join(map(_brief, alert.reasons[:3])),
+            _brief(alert.reasons[0]) if alert.reasons else "",
             self._truth.get(alert.transaction_id, "honest"),
             f"{latency * 1000:.0f} ms",
         )
 
 
+class _Scored(msgspec.Struct):
+    transaction_id: str
+
+
+_decode_id = msgspec.json.Decoder(_Scored).decode
+_decode_alert = msgspec.json.Decoder(AlertMessage).decode
+
+
 def _brief(reason: Reason) -> str:
-    return f"{reason.feature}={'missing' if reason.value is None else f'{reason.value:.4g}'}"
+    if reason.value is None:
+        return f"{reason.feature} missing"
+    decimals = 2 if abs(reason.value) >= 1 else 4
+    return f"{reason.feature} {reason.value:,.{decimals}f}".rstrip("0").rstrip(".")

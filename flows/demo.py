@@ -107,7 +107,7 @@ def _live(live: History, settings: Settings, rate: float, flow: subprocess.Popen
 
     def send() -> None:
         try:
-            publish(live, settings, Pace(rate=rate), timedelta(days=7), sent_at)
+            publish(live, settings, Pace(rate=rate), timedelta(days=7), sent_at, progress_bar=False)
         except VigieError as error:
             failures.append(error)
 

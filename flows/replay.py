@@ -115,6 +115,8 @@ def publish(
     pace: Pace,
     label_delay: timedelta | None,
     sent_at: dict[str, float] | None = None,
+    *,
+    progress_bar: bool = True,
 ) -> tuple[int, int]:
     """Sends the transactions and, unless ``label_delay`` is None, the labels of frauds that fall due before the end.
 
@@ -129,7 +131,7 @@ def publish(
         TimeRemainingColumn(),
     )
     sent = {settings.transactions_topic: 0, settings.labels_topic: 0}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not progress_bar) as progress:
         task = progress.add_task("replaying", total=len(history))
         for due, topic, key, message in _schedule(history, settings, pace, label_delay):
             sender.wait(due)

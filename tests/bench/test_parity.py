@@ -6,10 +6,11 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from bench import parity
 from features import batch
 from features.definitions import FEATURES, Aggregate, Entity, Feature
+from features.history import load
 from features.measures import MEASURES
 from features.transaction import Label, Transaction
 from flows import stop
@@ -126,7 +128,7 @@ def test_every_value_that_the_batch_gets_wrong_is_reported(
 
     monkeypatch.setattr(batch, "compute", wrong)
     status, lines, _ = run(crowd)
-    history = parity.load(crowd)
+    history = load(crowd)
     assert status == 1
     assert len(lines) == 3
     assert lines[0].startswith(f"{broken[0]}: 1 differ, first in row 7 (transaction {history['transaction_id'][7]}): ")
@@ -158,7 +160,7 @@ def test_a_transaction_that_the_stream_loses_is_reported(
     crowd: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = parity.events_of
-    lost = parity.load(crowd)["transaction_id"][-1]  # the last one, so that no other row's windows miss it
+    lost = load(crowd)["transaction_id"][-1]  # the last one, so that no other row's windows miss it
 
     def events(history: pl.DataFrame) -> Iterator[Transaction | Label]:
         return (e for e in right(history) if isinstance(e, Label) or e.transaction_id != lost)
@@ -213,27 +215,62 @@ def test_what_cannot_be_read_is_one_line(words: list[str], expected: str, crowd:
     assert said.count("\n") == 1
 
 
-# The arithmetic. polars and Python divide, take roots and round in float64 on the same integers; where an amount is
-# within a few minor units of the mean, nearly all digits cancel, and any difference in the last bit would be seen.
+# The arithmetic. polars and Python divide, take roots and round in float64 on the same integers. Where an amount is
+# within a minor unit of the mean nearly all digits cancel, so that a last bit that differs becomes a first one; and
+# elsewhere it would be lost in float32 on most rows but not on all, so float64 is compared.
 
 MEASURED = (Aggregate.COUNT, Aggregate.SUM, Aggregate.MEAN, Aggregate.STD, Aggregate.RATIO, Aggregate.ZSCORE)
 ROWS = 300_000
 ACCOUNTS = 1_000
+Floats = NDArray[np.float64]
 
 
-def near_the_mean(base: NDArray[np.int64], spread: int) -> NDArray[np.int64]:
-    """[rows] amounts in minor units: each account's own, give or take ``spread``."""
-    rng = np.random.default_rng(spread)
-    return np.repeat(base, ROWS // ACCOUNTS) + rng.integers(-spread, spread, ROWS, endpoint=True)
+class Sums(NamedTuple):
+    """[ROWS] what came before each transaction of its account, and its own amount; exact, of any size."""
+
+    n: list[int]
+    total: list[int]
+    squares: list[int]
+    amount: list[int]
+
+
+def sums(amounts: NDArray[np.int64]) -> Sums:
+    found = Sums([], [], [], [])
+    for of_account in np.split(amounts, ACCOUNTS):
+        own: list[int] = of_account.tolist()
+        found.n.extend(range(len(own)))
+        found.total.extend(list(accumulate(own, initial=0))[:-1])
+        found.squares.extend(list(accumulate((amount * amount for amount in own), initial=0))[:-1])
+        found.amount.extend(own)
+    return found
+
+
+def in_python(of: Sums) -> Floats:
+    """[ROWS, MEASURED]"""
+    return np.array([list(map(MEASURES[aggregate], *of)) for aggregate in MEASURED]).T
+
+
+def in_polars(of: Sums) -> Floats:
+    """[ROWS, MEASURED]"""
+    window = pl.DataFrame(
+        [
+            pl.Series("n", of.n, pl.Int64),
+            pl.Series("total", of.total, pl.Int64),
+            pl.Series("squares", of.squares, pl.Int128),
+            pl.Series("amount", of.amount, pl.Int64),
+            batch._column("cents", 100.0, ROWS),
+        ]
+    )
+    values = window.select(batch._of_amounts(a).cast(pl.Float64).fill_null(float("nan")).alias(a) for a in MEASURED)
+    return values.to_numpy()
 
 
 def one_a_second(amounts: NDArray[np.int64]) -> pl.DataFrame:
-    """A canonical history: 300 transactions of each account, all within every window of the next."""
-    accounts = np.repeat(np.arange(ACCOUNTS), ROWS // ACCOUNTS)
+    """A canonical history: the transactions of each account, all within every window of the next."""
     second = np.tile(np.arange(ROWS // ACCOUNTS), ACCOUNTS)
     return pl.DataFrame(
         {
-            "account_id": pl.Series(accounts).cast(pl.String),
+            "account_id": pl.Series(np.repeat(np.arange(ACCOUNTS), ROWS // ACCOUNTS)).cast(pl.String),
             "amount": amounts,
             "timestamp": pl.Series(second * 1_000_000).cast(pl.Datetime("us", "UTC")),
             "is_fraud": np.zeros(ROWS, bool),
@@ -242,30 +279,33 @@ def one_a_second(amounts: NDArray[np.int64]) -> pl.DataFrame:
     )
 
 
-def measured(amounts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[rows, MEASURED] what ``features.measures`` gives, from exact integers of any size."""
-    rows = []
-    for of_account in np.split(amounts, ACCOUNTS):
-        own: list[int] = of_account.tolist()
-        totals = accumulate(own, initial=0)
-        squares = accumulate((amount * amount for amount in own), initial=0)
-        rows += [
-            [MEASURES[aggregate](n, total, square, amount) for aggregate in MEASURED]
-            for n, (total, square, amount) in enumerate(zip(totals, squares, own, strict=False))
-        ]
-    return np.array(rows, np.float64).astype(np.float32)
-
-
-def differing(left: NDArray[np.float32], right: NDArray[np.float32], names: Sequence[str]) -> dict[str, int]:
-    differ = (left.view(np.uint32) != right.view(np.uint32)) & ~(np.isnan(left) & np.isnan(right))
-    return {name: int(count) for name, count in zip(names, differ.sum(axis=0), strict=True) if count}
+def differing(left: Floats | NDArray[np.float32], right: Floats | NDArray[np.float32]) -> dict[str, int]:
+    """How many values of each measure differ."""
+    differ = ~((left == right) | (np.isnan(left) & np.isnan(right)))
+    return {name: int(count) for name, count in zip(MEASURED, differ.sum(axis=0), strict=True) if count}
 
 
 @pytest.mark.parametrize(("largest", "spread"), [(100_000, 1), (100_000, 3_000), (10**12 - 10, 1)])
 def test_polars_computes_as_python_does_to_the_last_bit(largest: int, spread: int) -> None:
+    rng = np.random.default_rng(spread)
+    base = rng.integers(-largest, largest, ACCOUNTS)
+    amounts = np.repeat(base, ROWS // ACCOUNTS) + rng.integers(-spread, spread, ROWS, endpoint=True)
+    of = sums(amounts)
+    expected = in_python(of)
+    assert np.isfinite(expected).mean(axis=0).min() > 0.9  # there is something to compare
+    assert differing(in_polars(of), expected) == {}
     features = [Feature(Entity.ACCOUNT, aggregate, DAY) for aggregate in MEASURED]
-    amounts = near_the_mean(np.random.default_rng(largest).integers(-largest, largest, ACCOUNTS), spread)
-    batched = batch.compute(one_a_second(amounts), features).to_numpy()
-    assert differing(batched, measured(amounts), [f.name for f in features]) == {}
-    finite = np.isfinite(batched).mean(axis=0)
-    assert finite.min() > 0.9  # there was something to compare
+    whole = batch.compute(one_a_second(amounts), features).to_numpy()
+    assert differing(whole, expected.astype(np.float32)) == {}
+
+
+def test_polars_divides_as_python_does() -> None:
+    amounts = np.random.default_rng(1).integers(-(10**12), 10**12, ROWS)
+    history = pl.DataFrame({"amount": amounts}).with_columns(batch._column("cents", 100.0, ROWS))
+    own = history.select(batch._own(Feature(Entity.TRANSACTION, Aggregate.AMOUNT))).to_series()
+    assert own.to_list() == [amount / 100.0 for amount in amounts.tolist()]
+    since = pl.DataFrame(
+        {"n": 1, "total": 1, "squares": 1, "amount": 1, "t": amounts, "newest": -amounts}
+    ).with_columns(batch._column("cents", 100.0, ROWS), batch._column("micros", 1e6, ROWS))
+    seconds = since.select(batch._of_amounts(Aggregate.SINCE)).to_series()
+    assert seconds.to_list() == [2 * amount / 1e6 for amount in amounts.tolist()]

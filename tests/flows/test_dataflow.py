@@ -6,21 +6,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import bytewax.operators as op
 import numpy as np
 import pytest
 from bytewax.dataflow import Dataflow, Operator
-from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSourcePartition
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.testing import TestingSink, run_main
 from prometheus_client import REGISTRY
 
 from features.definitions import FEATURES, OF_LABELS, Entity
 from features.transaction import Label, Transaction
-from flows import idle, logs, score, source, stop, topics, windows
-from flows.records import Arrival, Candidate, Rejection
+from flows import logs, score, source, stop, topics, windows
+from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from tests.features.live import bits
 from tests.features.oracle import Record
@@ -38,10 +38,13 @@ def dropped(entity: Entity) -> float:
     return REGISTRY.get_sample_value("vigie_idle_states_dropped_total", {"entity": entity}) or 0.0
 
 
-class FiniteSource(FixedPartitionedSource[Arrival | Rejection, None]):
-    """Gives batches, waits until ``done()`` holds, and stops the flow."""
+Item = Arrival | Rejection | Tick
 
-    def __init__(self, batches: Iterable[list[Arrival | Rejection]], done: Callable[[], bool]) -> None:
+
+class FiniteSource(FixedPartitionedSource[Item, None]):
+    """Gives batches, then ticks until ``done()`` holds."""
+
+    def __init__(self, batches: Iterable[list[Item]], done: Callable[[], bool]) -> None:
         self.batches = iter(batches)
         self.done = done
 
@@ -52,53 +55,48 @@ class FiniteSource(FixedPartitionedSource[Arrival | Rejection, None]):
         return FinitePartition(self)
 
 
-class FinitePartition(StatefulSourcePartition[Arrival | Rejection, None]):
+class FinitePartition(StatefulSourcePartition[Item, None]):
     def __init__(self, source: FiniteSource) -> None:
         self._source = source
+        self._watermark = 0
         self._give_up = time.monotonic() + 20
 
-    def next_batch(self) -> Iterable[Arrival | Rejection]:
+    def next_batch(self) -> Iterable[Item]:
         batch = next(self._source.batches, None)
         if batch is not None:
+            self._watermark = max([self._watermark, *(i.watermark for i in batch if isinstance(i, Arrival))])
             return batch
         if self._source.done() or time.monotonic() > self._give_up:
-            stop.requested.set()
             raise StopIteration
-        return []
-
-    def next_awake(self) -> datetime | None:
-        return datetime.now(UTC)
+        return [Tick(self._watermark)]
 
     def snapshot(self) -> None:
         return None
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[list[Candidate], list[Rejection]]]]:
+def run() -> Callable[..., tuple[list[Candidate], list[Rejection]]]:
     """Runs arrivals through the real steps in a real dataflow."""
-    monkeypatch.setattr(idle, "SWEEP_EVERY", timedelta(milliseconds=5))
-    stop.requested.clear()
 
     def through(
-        batches: Iterable[list[Arrival | Rejection]], done: Callable[[], bool] = lambda: True
+        batches: Iterable[list[Item]], done: Callable[[], bool] = lambda: True
     ) -> tuple[list[Candidate], list[Rejection]]:
         candidates: list[Candidate] = []
         rejections: list[Rejection] = []
         flow = Dataflow("windows")
         read = op.input("read", flow, FiniteSource(batches, done))
-        with_them, rejected = score.with_features(flow, read, FEATURES, SETTINGS)
+        with_them, rejected = score.with_features(read, FEATURES, SETTINGS)
         op.output("candidates", with_them, TestingSink(candidates))
         op.output("rejections", rejected, TestingSink(rejections))
         run_main(flow, epoch_interval=timedelta(milliseconds=20))  # type: ignore[no-untyped-call]
         return candidates, rejections
 
-    yield through
-    stop.requested.clear()
+    return through
 
 
-def chunks(items: Iterable[Arrival | Rejection], rng: random.Random) -> Iterator[list[Arrival | Rejection]]:
+def chunks(items: Iterable[Item], rng: random.Random) -> Iterator[list[Item]]:
     """Batches of all sizes."""
-    waiting = list(items)
+    waiting: list[Item] = list(items)
     while waiting:
         size = rng.choice([1, 2, 7, 100, 1000])
         yield waiting[:size]
@@ -120,7 +118,7 @@ def test_the_dataflow_gives_the_features_of_the_batch_once_each(
     too_late = pay("too-late", account="a1", day=-1)
     unreadable = Rejection(None, b"?", {"error_code": "not_json"})
     before = duplicates()
-    items: list[Arrival | Rejection] = [*arrivals([*records, too_late], timedelta(days=1)), unreadable]
+    items: list[Item] = [*arrivals([*records, too_late], timedelta(days=1)), unreadable]
     candidates, rejections = run(chunks(items, rng))
 
     expected = expected_features(transactions, labels)
@@ -187,7 +185,6 @@ def stateful_ids(step: Dataflow | Operator) -> Iterator[str]:
     """The ids of all steps that keep state, those within other steps too."""
     for inner in step.substeps:
         if type(inner).__name__ in ("input", "stateful_batch", "output"):
-            if not isinstance(getattr(inner, "source", None), DynamicSource):
-                yield inner.step_id
+            yield inner.step_id
         else:
             yield from stateful_ids(inner)

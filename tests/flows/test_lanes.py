@@ -75,7 +75,7 @@ class Partitions:
     def reach_end(self, lane: int) -> None:
         """Kafka's word that there is nothing more."""
         assert self.lanes[key(lane)].read_to == len(self.produced[lane])
-        self.lanes[key(lane)].at_end = True
+        self.lanes[key(lane)].reached_end()
 
     def release(self) -> list[Record]:
         """What leaves now, noted."""

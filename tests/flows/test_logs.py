@@ -132,3 +132,21 @@ def test_each_process_has_a_name(environment: dict[str, str], name: str, monkeyp
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     assert logs.process_name() == name
+
+
+def test_the_kafka_client_does_not_repeat_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.set_up("INFO", tmp_path)
+    logger = logging.getLogger("flows.x")
+    for age in range(100):
+        logger.error("FAIL [rdkafka#consumer-5] 127.0.0.1:9092: Connect failed (after %dms in state CONNECT)", age)
+        logger.error("FAIL [rdkafka#consumer-5] 127.0.0.1:9092: Disconnected (after %dms in state UP)", age)
+        logger.info("an event of our own")
+    monkeypatch.setattr(logs, "REPEAT_AFTER", -1.0)  # half a minute later
+    logger.error("FAIL [rdkafka#consumer-5] 127.0.0.1:9092: Connect failed (after 7ms in state CONNECT)")
+    written = [str(line["message"]) for line in lines(tmp_path / "vigie-0.log")]
+    assert sum("Connect failed" in message for message in written) == 2
+    assert sum("Disconnected" in message for message in written) == 1
+    assert sum("our own" in message for message in written) == 100
+    assert capsys.readouterr().err.count("\n") == 103

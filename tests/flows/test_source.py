@@ -16,7 +16,7 @@ from features.errors import KafkaFailure
 from features.transaction import Label, Transaction, microseconds
 from flows import lanes, source, stop
 from flows.local_kafka import LocalKafka
-from flows.records import Arrival, Rejection
+from flows.records import Arrival, Rejection, Tick
 from flows.settings import Settings
 from flows.source import KafkaSource, Positions, Reader
 from tests.features.histories import MONDAY
@@ -74,11 +74,16 @@ def take(reader: Reader, n: int) -> list[Arrival | Rejection]:
     give_up = time.monotonic() + 20
     while len(taken) < n:
         assert time.monotonic() < give_up, f"{len(taken)} of {n}: {taken}"
-        batch = list(reader.next_batch())
+        batch = [item for item in reader.next_batch() if not isinstance(item, Tick)]
         taken += batch
         if not batch:
             time.sleep(0.001)  # as Bytewax does
     return taken
+
+
+def quiet(reader: Reader) -> bool:
+    """Whether a batch holds nothing but ticks."""
+    return all(isinstance(item, Tick) for item in reader.next_batch())
 
 
 def events(taken: list[Arrival | Rejection]) -> list[Transaction | Label]:
@@ -145,7 +150,7 @@ def test_a_start_from_latest_keeps_its_place_though_nothing_was_read(kafka: Loca
     place = Place(kafka, topics, 2)
     place.produce((0, pay("old", day=0)), (1, pay("old-too", day=0)))
     with place.reader(VIGIE_START_FROM="latest") as reader:
-        assert list(reader.next_batch()) == []
+        assert quiet(reader)
         positions = reader.snapshot()
     place.produce((0, pay("new", day=1)))
     with place.reader(positions, VIGIE_START_FROM="latest") as reader:
@@ -272,7 +277,7 @@ def test_an_offset_that_is_gone_stops_the_flow(kafka: LocalKafka, topics: Topics
 
 def test_a_topic_without_records_gives_nothing_and_stops_when_told(kafka: LocalKafka, topics: Topics) -> None:
     with Place(kafka, topics, 2).reader() as reader:
-        assert list(reader.next_batch()) == []
+        assert quiet(reader)
         stop.requested.set()
         with pytest.raises(StopIteration):
             reader.next_batch()
@@ -288,3 +293,20 @@ def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.Log
 
 def test_there_is_one_partition_whichever_worker_reads_it() -> None:
     assert KafkaSource(Settings.from_environment({})).list_parts() == ["kafka"]
+
+
+def test_ticks_come_now_and_then_with_the_watermark(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TICK_EVERY", 0.2)
+    positions = Positions({}, {}, MONDAY)
+    with Place(kafka, topics, 1).reader(positions) as reader:
+        ticks: list[float] = []
+        began = time.monotonic()
+        while len(ticks) < 4 * source.TICKS:
+            for item in reader.next_batch():
+                assert item == Tick(MONDAY)
+                ticks.append(time.monotonic() - began)
+            assert time.monotonic() - began < 20
+            time.sleep(0.001)
+    assert ticks[:: source.TICKS] == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=0.15)

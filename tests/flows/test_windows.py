@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from features.definitions import FEATURES, OF_LABELS, Entity, Feature
 from features.transaction import Label, Transaction
-from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejection
+from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejection, Tick
 from flows.settings import Settings
 from flows.windows import GATHER_KEYS, AccountLogic, EntityLogic, EntityStep, Gather, MerchantLogic, Saved, gather_key
 from tests.features import oracle
@@ -179,7 +179,7 @@ def test_a_rebuilt_key_is_known_to_be_idle_later() -> None:
     after = EntityStep(Entity.ACCOUNT, AccountLogic, FEATURES, SETTINGS)
     rebuilt = after(logic.snapshot())
     after.idle.advance(MONDAY + 31 * DAY)
-    assert after.idle.due(10) == ["a"]
+    assert after.idle.due(Tick(0)) == [("a", None)]
     parts, done = rebuilt.on_batch([None])
     assert (list(parts), done) == ([], True)
 
