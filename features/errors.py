@@ -5,6 +5,7 @@
     ├── InvalidHistory     a history file that cannot be used
     ├── InvalidSetting     an environment variable or option with an unusable value
     ├── InvalidBundle      a model bundle that does not fit this code, or is damaged
+    ├── InvalidStore       a recovery store that is incomplete, in use, or of something else
     ├── ExportRefused      a model whose ONNX graph does not score as the library does
     └── KafkaFailure       a broker, topic or delivery problem that the flow cannot outlive
 
@@ -42,6 +43,10 @@ class InvalidSetting(VigieError):
 
 class InvalidBundle(VigieError):
     """A bundle that is incomplete, damaged, or made for other feature definitions."""
+
+
+class InvalidStore(VigieError):
+    """A recovery store that the flow must not resume from."""
 
 
 class ExportRefused(VigieError):

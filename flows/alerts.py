@@ -152,7 +152,7 @@ class AlertWatch:
             f"{alert.score:.3f}",
             _brief(alert.reasons[0]) if alert.reasons else "",
             self._truth.get(alert.transaction_id, "honest"),
-            f"{latency * 1000:.0f} ms",
+            "" if math.isnan(latency) else f"{latency * 1000:.0f} ms",
         )
 
 

@@ -18,7 +18,8 @@ BUFFERED: Final = 5000  # records of one lane that may wait before it is paused
 PATIENCE: Final = 10.0  # seconds that others wait for a lane that has records but delivers none
 SETTLING: Final = 0.1  # seconds that history waits for a lane of its own kind that was just read to its end
 IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the watermark back
-OUTAGE: Final = 1.0  # seconds in which no lane at all delivers
+OUTAGE: Final = 1.0  # seconds in which no lane at all delivers: probably Kafka is away
+OUTAGE_PATIENCE: Final = 30.0  # times as long are the others to wait then, since order is lost where a lane is given up
 LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
 _STEP: Final = 0.1  # seconds at most that one look counts, so that a stall of the whole process counts for nothing
 
@@ -45,6 +46,7 @@ class Lane(Generic[T]):
         self.paused = False
         self.given_up = False  # taken to be at its end because it delivered nothing
         self.stirred = 0.0  # when it last delivered, by the lanes' own clock
+        self.missed = 0.0  # seconds that the others have waited for it
         self.waiting: deque[tuple[int, int, T]] = deque()
 
     def reached_end(self) -> None:
@@ -80,6 +82,7 @@ class Lanes(Generic[T]):
         lane.read_to = offset + 1
         lane.moved = True
         lane.given_up = False
+        lane.missed = 0.0
         lane.stirred = self._clock
 
     def moved(self) -> Iterator[tuple[PartitionId, Lane[T]]]:
@@ -96,12 +99,16 @@ class Lanes(Generic[T]):
         also waits a moment for lanes that settle: their producer may not have got further yet.
         """
         looked = time.monotonic()
-        self._clock += min(looked - self._looked, _STEP)
+        passed = min(looked - self._looked, _STEP)
+        self._clock += passed
         self._looked = looked
+        if self._clock - self._delivered > OUTAGE:
+            passed /= OUTAGE_PATIENCE
         behind, settling = [], []
         for key, lane in self._lanes.items():
             silent = self._clock - lane.stirred
-            if not lane.at_end and not lane.waiting and silent > PATIENCE:
+            lane.missed = 0.0 if lane.at_end or lane.waiting else lane.missed + passed
+            if lane.missed > PATIENCE:
                 _log.warning("a partition delivers nothing; the others go on", extra={"partition": key})
                 lane.at_end = lane.given_up = True
             elif not lane.at_end:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from features.bundle import load
 from features.definitions import Entity, Feature
 from features.errors import VigieError
 from features.transaction import Transaction
-from flows import logs, stop, topics
+from flows import logs, stop, store, topics
 from flows.messages import Messages
 from flows.model import Model
 from flows.records import Arrival, Candidate, Rejection, Tick
@@ -42,6 +43,8 @@ def flow() -> Dataflow:
         bundle = load(settings.model)
         model = Model(bundle)
         topics.partitions(settings, settings.topics)
+        if (directory := store.directory_of(sys.argv[1:], os.environ)) is not None:
+            store.prepare(directory, bundle.manifest.fingerprint, logs.process_name())
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
     stop.on_sigterm()

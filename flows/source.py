@@ -83,6 +83,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._sequence = 0
         self._progress = metrics.Progress()
         self._next_tick = 0.0
+        self._durable: dict[PartitionId, int] = {}
         self._consumer = Consumer(
             {
                 "group.id": "vigie",
@@ -91,6 +92,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
                 "enable.auto.commit": "false",
                 "enable.partition.eof": "true",
                 "auto.offset.reset": "error",
+                "on_commit": _say_uncommitted,
                 "logger": _log,
             }
         )
@@ -136,8 +138,15 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         return items
 
     def snapshot(self) -> Positions:
-        """The positions after the last record that was released."""
-        return Positions(self._lanes.offsets(), self._lanes.leads(), self._watermark)
+        """The positions after the last record that was released.
+
+        What the snapshot before this one held is durable by now, and is told to Kafka, where lag is looked up.
+        """
+        if self._durable:
+            offsets = [TopicPartition(*key, offset) for key, offset in self._durable.items()]
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        self._durable = self._lanes.offsets()
+        return Positions(self._durable, self._lanes.leads(), self._watermark)
 
     def close(self) -> None:
         """Leaves Kafka."""
@@ -198,6 +207,12 @@ def rejection(message: Message, invalid: InvalidRecord) -> Rejection:
             "rejected_at": rfc3339(microseconds(datetime.now(UTC))),
         },
     )
+
+
+def _say_uncommitted(error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
+    """Committed offsets only inform; the recovery state has its own."""
+    if error is not None:
+        _log.warning("Kafka was not told how far the flow has come: %s", error.str())
 
 
 # What passes by itself: the client goes on trying.

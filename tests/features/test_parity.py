@@ -21,7 +21,7 @@ from tests.features.live import Live, differing, frame
 from tests.features.oracle import Floats, Record
 
 # A batch costs much more than a look at a state.
-some = settings(max_examples=settings().max_examples * 3 // 5)
+some = settings(max_examples=settings().max_examples // 2)
 
 
 @some

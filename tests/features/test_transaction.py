@@ -47,7 +47,7 @@ LABEL = {
 INSTANT = 1_522_540_831_000_000  # date -u -d 2018-04-01T00:00:31Z +%s, and six zeros
 
 Parse = Callable[[bytes | None, int], Transaction | Label]
-many = settings(max_examples=20 * settings().max_examples)
+many = settings(max_examples=10 * settings().max_examples)
 
 
 def payment(**changes: object) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -216,6 +217,19 @@ class Flow:
     def console_text(self) -> str:
         """What the flow has printed so far."""
         return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+    def await_saved_epoch(self) -> None:
+        """Returns when the state of at least one epoch is durable."""
+        give_up = time.monotonic() + 30
+        while True:
+            for part in (self.folder / "recovery").glob("part-*.sqlite3"):
+                with closing(sqlite3.connect(f"file:{part}?mode=ro", uri=True)) as database:
+                    (frontier,) = database.execute("SELECT max(worker_frontier) FROM fronts").fetchone()
+                    if frontier is not None and frontier > 1:
+                        return
+            self.check_alive()
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
 
     def logged(self, message: str) -> list[dict[str, Any]]:
         """The lines of the log file with that message."""

@@ -1,0 +1,150 @@
+"""The recovery store before the engine opens it: whole, of this flow, and free of what must not be resumed from.
+
+Bytewax leaves in the store what an epoch had written when it was cut short, and uses the epoch's number again. After
+two crashes in a row it can so take up a state that belongs to the first run, and count input twice. ``prepare`` removes
+those rows; it runs in every process before its engine starts, and no engine starts before all processes are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, TextIO
+
+from bytewax.recovery import init_db_dir
+
+from features.errors import InvalidStore
+
+PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
+IDENTITY: Final = "vigie.json"
+
+_log = logging.getLogger(__name__)
+_held: list[TextIO] = []  # locks live as long as the process
+
+
+def directory_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    """The recovery directory that ``bytewax.run`` will use: its option, or its variable; None without recovery."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-r", "--recovery-directory", default=environment.get("BYTEWAX_RECOVERY_DIRECTORY"))
+    found = parser.parse_known_args(arguments)[0].recovery_directory
+    return Path(found) if found else None
+
+
+def prepare(directory: Path, fingerprint: str, process: str) -> None:
+    """Makes a new store, or checks one and cleans it; holds it for this process until the process ends.
+
+    ``fingerprint``: of the feature definitions that the states belong to. Raises ``InvalidStore`` where the store is
+    incomplete, belongs to something else, or is in use by a process of the same name.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _hold(directory / f"process-{process}.lock", process)
+    with _alone(directory / "prepare.lock"):
+        if not list(directory.glob("part-*.sqlite3")):
+            init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+            (directory / IDENTITY).write_text(json.dumps({"flow": "vigie", "features": fingerprint}))
+            _log.info("new recovery store", extra={"directory": directory, "partitions": PARTITIONS})
+            return
+        _check_identity(directory, fingerprint)
+        parts = _parts(directory)
+        epoch = _resume_epoch(parts)
+        removed = sum(_remove_from(part, epoch) for part in parts)
+    _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
+
+
+def _check_identity(directory: Path, fingerprint: str) -> None:
+    file = directory / IDENTITY
+    try:
+        identity = json.loads(file.read_text())
+    except FileNotFoundError:
+        # Made with `python -m bytewax.recovery`, and so far of nobody: its first flow owns it.
+        if any(_rows(part, "SELECT 1 FROM snaps LIMIT 1") for part in _parts(directory)):
+            raise InvalidStore(
+                f"{directory} holds states but no {IDENTITY}, so nobody knows whose they are; "
+                "use another recovery directory"
+            ) from None
+        file.write_text(json.dumps({"flow": "vigie", "features": fingerprint}))
+        return
+    except ValueError as error:
+        raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
+    if identity.get("flow") != "vigie":
+        raise InvalidStore(f"{directory} belongs to the flow {identity.get('flow')!r}; use another recovery directory")
+    if identity.get("features") != fingerprint:
+        raise InvalidStore(
+            f"{directory} holds the states of other features (fingerprint {identity.get('features')}, this model has "
+            f"{fingerprint}); use the model they belong to, or an empty recovery directory and replay the last weeks"
+        )
+
+
+def _parts(directory: Path) -> list[Path]:
+    """The store's partitions, all of them."""
+    parts = sorted(directory.glob("part-*.sqlite3"))
+    found: dict[int, Path] = {}
+    counts: set[int] = set()
+    for part in parts:
+        for index, count in _rows(part, "SELECT part_index, part_count FROM parts"):
+            if index in found:
+                raise InvalidStore(f"{part} and {found[index]} are both partition {index}; remove the older copy")
+            found[index] = part
+            counts.add(count)
+    if len(counts) != 1:
+        raise InvalidStore(f"the partitions in {directory} are of stores of {sorted(counts)} partitions; separate them")
+    missing = sorted(set(range(counts.pop())) - set(found))
+    if missing:
+        raise InvalidStore(f"{directory} lacks the partitions {missing}; put the files back, or restore a backup")
+    return parts
+
+
+def _resume_epoch(parts: Sequence[Path]) -> int:
+    """The epoch that Bytewax resumes from: of the last execution, the least that any of its workers had reached."""
+    executions = [row for part in parts for row in _rows(part, "SELECT ex_num, worker_count, resume_epoch FROM exs")]
+    if not executions:
+        return 1
+    last, workers, resumed = max(executions)
+    reached = dict.fromkeys(range(workers), resumed)
+    for part in parts:
+        for number, worker, frontier in _rows(part, "SELECT ex_num, worker_index, worker_frontier FROM fronts"):
+            if number == last:
+                reached[worker] = max(reached.get(worker, resumed), frontier)
+    return min(reached.values())
+
+
+def _remove_from(part: Path, epoch: int) -> int:
+    """Removes what belongs to the epoch and later ones; returns how many rows."""
+    try:
+        with closing(sqlite3.connect(part)) as connection, connection:
+            return connection.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,)).rowcount
+    except sqlite3.Error as error:
+        raise InvalidStore(f"{part} cannot be cleaned ({error}); restore it from a backup") from error
+
+
+def _rows(part: Path, query: str) -> list[tuple[int, ...]]:
+    try:
+        with closing(sqlite3.connect(part)) as connection:
+            return connection.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise InvalidStore(f"{part} cannot be read ({error}); restore it from a backup") from error
+
+
+def _hold(file: Path, process: str) -> None:
+    lock = file.open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise InvalidStore(
+            f"{file.parent} is in use by another process {process} of the flow; stop it, or use another directory"
+        ) from error
+    _held.append(lock)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
