@@ -204,6 +204,17 @@ def test_everything_goes_once_the_watermark_is_past_it() -> None:
     assert len(state.pack()) < 100 + len(EntityState(ACCOUNT).pack())
 
 
+def test_forgetting_ends_just_before_what_a_window_at_the_watermark_reaches() -> None:
+    watermark = MONDAY + 100 * DAY_US
+    edge = watermark - MERCHANT.reach
+    state = state_of(
+        MERCHANT.features, [paid(0, edge), paid(1, edge + 1), said(0, edge, edge), said(1, edge + 1, edge)]
+    )
+    state.forget(watermark)
+    assert list(state.instants) == [edge + 1]
+    assert list(state.labels) == ["t1"]
+
+
 def test_newest_is_the_last_instant_of_use() -> None:
     state = EntityState(MERCHANT)
     assert state.newest() == 0
