@@ -38,6 +38,7 @@ PLACE: Final = Path(".cache/demo")
 ACCOUNTS: Final = 1_000
 DAYS: Final = 110
 A_DAY: Final = 2 * ACCOUNTS  # transactions of the simulated bank
+ALERT_RATE: Final = 0.015  # about as many alerts as this bank, twice as troubled as the Handbook's, has frauds
 WARM_UP_TIMEOUT: Final = 120.0  # seconds
 
 console = Console()
@@ -76,15 +77,9 @@ def run(seconds: float, rate: float) -> int:
                 *("--start", f"{begin:%Y-%m-%d}", "--intensity", 2),
             )
         with _step(f"Training on what was known {live_days} days before its end"):
-            _call(
-                "training.train",
-                history_file,
-                "--as-of",
-                f"{live_from:%Y-%m-%d}",
-                "--models",
-                PLACE / "models",
-                "--keep-compromised",
-            )
+            training = ["training.train", history_file, "--models", PLACE / "models", "--alert-rate", ALERT_RATE]
+            when = ["--as-of", f"{live_from:%Y-%m-%d}", "--test-days", live_days]
+            _call(*training, *when, "--keep-compromised", "--no-tracking")
         environment |= {"VIGIE_MODEL": str(PLACE / "models" / "current"), "VIGIE_LOG_DIRECTORY": str(PLACE / "logs")}
         settings = Settings.from_environment({**os.environ, **environment})
         history = load(history_file)
@@ -175,8 +170,8 @@ def _wait_for_scored(settings: Settings, count: int, flow: subprocess.Popen[byte
         time.sleep(0.25)
 
 
-def _call(module: str, *words: object) -> None:
-    command = [sys.executable, "-m", module, *map(str, words)]
+def _call(*words: object) -> None:
+    command = [sys.executable, "-m", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InvalidSetting(f"{' '.join(command)} ended with status {done.returncode}; see what it said above")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -85,11 +85,11 @@ class Desk(NamedTuple):
             self.producer.produce("scored", msgspec.json.encode(ScoredMessage(**common(identity), alert=False)))
         assert self.producer.flush(10) == 0
 
-    def alert(self, *ids: str, account: str = "a1", amount: float = 640.0) -> None:
+    def alert(self, *ids: str, account: str = "a1", amount: float = 640.0, reasons: Sequence[Reason] = REASONS) -> None:
         """Sends ``alerts`` messages."""
         for identity in ids:
             fields = {**common(identity), "account_id": account, "amount": amount}
-            message = AlertMessage(**fields, alert=True, features={}, threshold=0.5, reasons=REASONS)
+            message = AlertMessage(**fields, alert=True, features={}, threshold=0.5, reasons=list(reasons))
             self.producer.produce("alerts", msgspec.json.encode(message))
         assert self.producer.flush(10) == 0
 
@@ -184,15 +184,31 @@ def test_without_a_terminal_an_alert_is_one_line(desk: Desk) -> None:
     watch = AlertWatch(desk.settings, 2, {"t1": "card_theft"}, {})
     console = lines()
     desk.alert("t1", account="[red]A-17[/red]", amount=1640.5)
-    desk.alert("t2", account="A-18")
+    desk.alert("t2", account="A-18", reasons=REASONS[1:])
+    desk.alert("t3", account="A-19", reasons=[])
     with watch.view(console) as step:
         step(1.0)
     watch.outcome()
-    first, second = sorted(text(console).splitlines(), key=lambda line: "A-18" in line)
-    for word in ("[red]A-17[/red]", "1,640.50", "0.987", "account_amount_ratio_30d=4.571", "missing", "card_theft"):
+    first, second, third = sorted(text(console).splitlines(), key=lambda line: line.partition("A-")[2])
+    for word in ("[red]A-17[/red]", "1,640.50", "0.987", "account_amount_ratio_30d", "4.57", "card_theft"):
         assert word in first
+    assert "account_amount_std_7d" not in first  # the strongest reason is enough for a line
+    assert "merchant_fraud_ratio_30d_delay_7d missing" in second
     assert "honest" in second
-    assert "amount=640" not in first  # the three strongest reasons
+    assert "A-19" in third
+
+
+def test_the_value_of_a_reason_is_shown_to_the_cent(desk: Desk) -> None:
+    written = {0.0: "0", 1.0: "1", 100.0: "100", 640.07: "640.07", -0.125: "-0.125", 86_400.0: "86,400", 0.5: "0.5"}
+    watch = AlertWatch(desk.settings, 1, {}, {})
+    for value in written:
+        desk.alert(f"t{value}", account=f"A{value}", reasons=[Reason("amount", value, 1.0)])
+    console = lines()
+    with watch.view(console) as step:
+        step(1.0)
+    watch.outcome()
+    cells = [line.split("  ") for line in text(console).splitlines()]
+    assert {line[0]: line[3] for line in cells} == {f"A{value}": f"amount {shown}" for value, shown in written.items()}
 
 
 @pytest.mark.parametrize("height", [24, 40])

@@ -351,6 +351,28 @@ def test_slowest_counts_lanes_of_the_topic_that_are_not_silent() -> None:
         assert kafka.lanes.slowest("transactions") == 0
 
 
+def test_slowest_counts_a_silent_lane_whose_records_wait_for_labels() -> None:
+    clock = Clock()
+    with patch.object(module, "time", clock):
+        first, second, labels = key(0), key(1), ("labels", 0)
+        lanes = Lanes({place: Lane[str](unused, 0, 0, settles=False) for place in (labels, first, second)})
+        for place, time in ((first, NOW - 80), (second, NOW - 60)):
+            lanes.add(place, 0, time, "known")
+        for place in (first, second, labels):
+            lanes[place].reached_end()
+        assert lanes.release(NOW) == ["known", "known"]
+        lanes.add(first, 1, NOW - 70, "waits")
+        lanes[first].reached_end()
+        for second_number in range(round(IDLE) + 2):
+            lanes.add(labels, second_number, NOW - 90, "label")  # from now on there are more of them to read
+            lanes.add(second, second_number + 1, NOW - 50, "waits too")
+            lanes[labels].at_end = False
+            for _ in range(round(1 / LOOK)):
+                clock.seconds += LOOK
+                assert set(lanes.release(NOW)) <= {"label"}
+        assert lanes.slowest("transactions") == NOW - 80
+
+
 def test_a_lane_goes_on_from_where_it_was_saved() -> None:
     with patch.object(module, "time", Clock()):
         saved = {key(0): Lane[str](unused, 7, 50, settles=True), key(1): Lane[str](unused, 3, 40, settles=True)}

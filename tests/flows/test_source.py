@@ -181,10 +181,11 @@ def test_late_by_more_than_allowed_is_decided_within_the_partition(kafka: LocalK
 
 
 def test_what_is_too_late_is_the_same_after_a_restart(kafka: LocalKafka, topics: Topics) -> None:
-    place = Place(kafka, topics, 1)
-    place.produce((0, pay("a", day=10)))
+    # By its own partition's measure, since the other one is far behind.
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=10)), (1, pay("b", day=5)))
     with place.reader() as reader:
-        take(reader, 1)
+        take(reader, 2)
         positions = reader.snapshot()
     place.produce((0, pay("too-late", day=8.9)), (0, pay("in-time", day=9.1)))
     with place.reader(positions) as reader:
@@ -194,6 +195,16 @@ def test_what_is_too_late_is_the_same_after_a_restart(kafka: LocalKafka, topics:
     assert first.too_late
     assert not second.too_late
     assert positions.leads[place.transactions, 0] == MONDAY + 10 * DAY
+    assert positions.watermark < MONDAY + 5 * DAY
+
+
+def test_what_becomes_known_at_the_instant_of_a_transaction_comes_before_it(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 1)
+    earlier, now = pay("earlier", day=1), pay("now", day=8)
+    label = Label("earlier", "a", "m", earlier.timestamp, is_fraud=True, labelled_at=now.timestamp)
+    place.produce((0, earlier), (0, now), (0, label))
+    with place.reader() as reader:
+        assert events(take(reader, 3)) == [earlier, label, now]
 
 
 def test_a_partition_that_was_silent_is_measured_against_the_others(

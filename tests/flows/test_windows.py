@@ -126,6 +126,15 @@ def test_an_id_may_be_used_again_after_the_horizon() -> None:
     assert [item.transaction for item in found if isinstance(item, Candidate)] == payments
 
 
+def test_an_id_may_be_used_again_though_nothing_was_forgotten() -> None:
+    payments = [pay("x", day=0), pay("y", account="b", merchant="n", day=4), pay("x", day=5), pay("z", day=5.1)]
+    steps = Steps(FEATURES, SETTINGS)
+    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
+    candidates = [item for item in found if isinstance(item, Candidate)]
+    assert [candidate.transaction for candidate in candidates] == payments
+    assert candidates[-1].features[[f.name for f in FEATURES].index("merchant_count_1d")] == 1.0
+
+
 def test_within_the_horizon_the_first_decision_stands() -> None:
     payments = [pay("x", day=0), pay("x", day=0.5, amount=99), pay("x", account="b", day=0.6), pay("x", day=1.9)]
     steps = Steps(FEATURES, SETTINGS)
@@ -136,7 +145,16 @@ def test_within_the_horizon_the_first_decision_stands() -> None:
 
 
 def test_ids_may_hold_anything_and_are_not_confused() -> None:
-    pairs = [("c", "a\nb"), ("b\nc", "a"), ("", "þ"), ("a\x00", "b"), ("\x00b", "a"), ("é" * 64, "é" * 64)]
+    pairs = [
+        ("c", "a\nb"),
+        ("b\nc", "a"),
+        ("bc", "a"),
+        ("c", "ab"),
+        ("", "þ"),
+        ("a\x00", "b"),
+        ("\x00b", "a"),
+        ("é" * 64, "é" * 64),
+    ]
     payments = [pay(transaction, account=account, day=0) for transaction, account in pairs]
     steps = Steps(FEATURES, SETTINGS)
     found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
@@ -170,6 +188,17 @@ def test_a_snapshot_does_not_change_with_the_state_it_was_taken_of() -> None:
     logic.on_batch([Arrival(1, pay("y", day=0.5), 0, None), Arrival(2, pay("z", day=0.6), 0, None)])
     assert pickle.dumps(saved) == as_bytes
     assert saved.key == "a"
+
+
+def test_a_key_in_use_keeps_no_more_than_its_windows_reach() -> None:
+    def size_after(days: int) -> int:
+        payments = [pay(f"t{number:09d}", day=number / 10) for number in range(days * 10)]
+        steps = Steps(FEATURES, SETTINGS)
+        for arrival in arrivals(payments, timedelta(days=1)):
+            steps.arrive(arrival)
+        return sum(len(pickle.dumps(logic.snapshot())) for logic in steps.logics.values())
+
+    assert size_after(150) < 1.2 * size_after(45)
 
 
 def test_a_rebuilt_key_is_known_to_be_idle_later() -> None:
