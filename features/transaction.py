@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 
@@ -89,6 +90,8 @@ class _LabelMessage(msgspec.Struct, gc=False):
     labelled_at: _Instant
 
 
+M = TypeVar("M", bound=msgspec.Struct)
+
 _decode_transaction = msgspec.json.Decoder(_TransactionMessage).decode
 _decode_label = msgspec.json.Decoder(_LabelMessage).decode
 
@@ -99,12 +102,7 @@ def parse_transaction(value: bytes | None, latest: int) -> Transaction:
     ``latest`` is the newest believable instant (now plus the future tolerance), in microseconds since 1970.
     Raises ``InvalidRecord``.
     """
-    if not value:
-        raise InvalidRecord("empty_value", "the message has no value; send one JSON object a message")
-    try:
-        message = _decode_transaction(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _explain(value, _TransactionMessage, error)
+    message = _decoded(value, _decode_transaction, _TransactionMessage)
     return Transaction(
         _id("transaction_id", message.transaction_id),
         _id("account_id", message.account_id),
@@ -119,12 +117,7 @@ def parse_transaction(value: bytes | None, latest: int) -> Transaction:
 
 def parse_label(value: bytes | None, latest: int) -> Label:
     """The label in a message of the ``labels`` topic; arguments and errors as for ``parse_transaction``."""
-    if not value:
-        raise InvalidRecord("empty_value", "the message has no value; send one JSON object a message")
-    try:
-        message = _decode_label(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _explain(value, _LabelMessage, error)
+    message = _decoded(value, _decode_label, _LabelMessage)
     return Label(
         _id("transaction_id", message.transaction_id),
         _id("account_id", message.account_id),
@@ -162,6 +155,15 @@ def microseconds(instant: datetime) -> int:
 def rfc3339(timestamp: int) -> str:
     """Microseconds since 1970-01-01 UTC as RFC 3339 text in UTC; the fraction only where there is one."""
     return (EPOCH + timestamp * MICROSECOND).replace(tzinfo=None).isoformat() + "Z"
+
+
+def _decoded(value: bytes | None, decode: Callable[[bytes], M], message: type[M]) -> M:
+    if not value:
+        raise InvalidRecord("empty_value", "the message has no value; send one JSON object a message")
+    try:
+        return decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _explain(value, message, error)
 
 
 def _id(field: str, value: _Id) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -214,17 +215,22 @@ def test_the_value_of_a_reason_is_shown_to_the_cent(desk: Desk) -> None:
 @pytest.mark.parametrize("height", [24, 40])
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_the_newest_alert(desk: Desk, width: int, height: int) -> None:
-    watch = AlertWatch(desk.settings, 40, {}, {})
+    watch = AlertWatch(desk.settings, 40, {}, {f"t{number}": time.time() for number in range(40)})
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
     with watch.view(console) as step:
         for number in range(SHOWN + 5):
-            desk.alert(f"t{number}", account=f"A-{number:03}")
+            desk.alert(f"t{number}", account=f"A{number:07}", amount=1640.5)
         step(1.0)
         time.sleep(0.5)  # the view draws itself eight times a second
         while_it_runs = text(console)
     watch.outcome()
     assert f"{SHOWN + 5} alerts" in while_it_runs
-    assert f"A-{SHOWN + 4:03}" in while_it_runs
+    newest = f"A{SHOWN + 4:07}"
+    assert newest in while_it_runs
+    row = while_it_runs.rpartition(newest)[2].partition("\n")[0]
+    assert "1,640.50" in row
+    assert "0.987" in row
+    assert re.search(r" [\d,]+ ms ", row)
 
 
 def test_a_view_without_kafka_fails_at_the_start() -> None:

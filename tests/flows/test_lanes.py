@@ -345,6 +345,9 @@ def test_slowest_counts_lanes_of_the_topic_that_are_not_silent() -> None:
         kafka.deliver(2)
         kafka.release()
         assert kafka.lanes.slowest("transactions") == NOW - 30
+        kafka.clock.seconds += 100 * IDLE  # of a stall nobody is to blame
+        kafka.release()
+        assert kafka.lanes.slowest("transactions") == NOW - 30
         kafka.ask(IDLE / 2 + 1)
         assert kafka.lanes.slowest("transactions") == NOW - 5
         kafka.ask(IDLE)

@@ -108,6 +108,19 @@ def test_writers_of_one_process_share_a_producer(kafka: LocalKafka, topics: Topi
     assert len(sink._producers) == 1
 
 
+def test_nobody_can_switch_off_what_the_delivery_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setattr(sink, "Producer", made.append)
+    settings = Settings.from_environment(
+        {"KAFKA_ENABLE_IDEMPOTENCE": "false", "KAFKA_ACKS": "1", "KAFKA_LINGER_MS": "50", "KAFKA_CLIENT_ID": "me"}
+    )
+    sink.producer(settings.kafka)
+    sink._producers.clear()
+    (properties,) = made
+    assert (properties["enable.idempotence"], properties["acks"]) == ("true", "all")
+    assert (properties["linger.ms"], properties["client.id"]) == ("50", "me")
+
+
 def nobody() -> Settings:
     """A broker that is not there, and little patience."""
     return Settings.from_environment(

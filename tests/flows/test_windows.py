@@ -135,6 +135,17 @@ def test_an_id_may_be_used_again_though_nothing_was_forgotten() -> None:
     assert candidates[-1].features[[f.name for f in FEATURES].index("merchant_count_1d")] == 1.0
 
 
+def test_ids_are_remembered_for_longer_than_windows_reach_where_that_is_set() -> None:
+    long = Settings.from_environment({"VIGIE_DUPLICATE_HORIZON": "60d"})
+    payments = [pay("x", day=0), *(pay("x", day=day) for day in (40, 41, 42)), pay("x", day=103)]
+    others = [pay(f"y{day}", account="b", merchant="n", day=day) for day in (40, 41, 42, 103)]
+    in_order = sorted([*payments, *others], key=lambda payment: (payment.timestamp, payment.account_id == "a"))
+    steps = Steps(FEATURES, long)
+    found = [item for arrival in arrivals(in_order, timedelta(days=1)) for item in steps.arrive(arrival)]
+    ids = [item.transaction.transaction_id for item in found if isinstance(item, Candidate)]
+    assert ids == ["x", "y40", "y41", "y42", "y103", "x"]
+
+
 def test_within_the_horizon_the_first_decision_stands() -> None:
     payments = [pay("x", day=0), pay("x", day=0.5, amount=99), pay("x", account="b", day=0.6), pay("x", day=1.9)]
     steps = Steps(FEATURES, SETTINGS)
@@ -155,10 +166,12 @@ def test_ids_may_hold_anything_and_are_not_confused() -> None:
         ("\x00b", "a"),
         ("é" * 64, "é" * 64),
     ]
-    payments = [pay(transaction, account=account, day=0) for transaction, account in pairs]
+    payments = [*(pay(transaction, account=account, day=0) for transaction, account in pairs), pay("last", day=0.5)]
     steps = Steps(FEATURES, SETTINGS)
     found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    assert [item.transaction for item in found if isinstance(item, Candidate)] == payments
+    candidates = [item for item in found if isinstance(item, Candidate)]
+    assert [candidate.transaction for candidate in candidates] == payments
+    assert candidates[-1].features[[f.name for f in FEATURES].index("merchant_count_1d")] == len(pairs)
 
 
 def test_a_repeat_for_another_merchant_is_a_duplicate_and_stops_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from features.bundle import load as load_bundle
 from features.definitions import feature_set
+from features.history import MAPS
 from training import pipeline
 from training import train as train_module
 from training.export import build
@@ -41,7 +42,7 @@ def history_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_makes_a_bundle_that_loads(
     history_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kaggle = Path(train_module.__file__).parent / "columns" / "kaggle.toml"
+    kaggle = MAPS / "kaggle.toml"
     words = [str(history_file), "--columns", str(kaggle), "--column", "fraud_scenario=fraud_scenario"]
     words += ["--models", "models", "--no-tracking", "--alerts-per-day", "5", "--label-delay", "5"]
     assert main(words) == 0
@@ -87,7 +88,7 @@ def test_a_graph_that_differs_is_not_published(
         return bytes(model.SerializeToString())
 
     monkeypatch.setattr(pipeline, "build", wrong)
-    kaggle = Path(train_module.__file__).parent / "columns" / "kaggle.toml"
+    kaggle = MAPS / "kaggle.toml"
     assert main([str(history_file), "--columns", str(kaggle), "--models", "models", "--no-tracking"]) == 2
     assert "nothing was published" in capsys.readouterr().err
     assert list(Path("models").iterdir()) == []
