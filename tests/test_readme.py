@@ -198,6 +198,19 @@ def test_the_bots_are_named() -> None:
     assert "four fraud bots" in README
 
 
+def test_the_messages_explained_are_ones_that_are_given() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8") for package in ("features", "flows") for path in (ROOT / package).glob("*.py")
+    )
+    said = re.sub(r'"\s*f?"', "", sources)  # a message may run over several lines
+    explained = [
+        text for bold in re.findall(r"\*\*(.*?)\*\*", section("When something is wrong")) for text in quoted(bold)
+    ]
+    assert "no java on PATH" in explained
+    for text in explained:
+        assert text.removeprefix("vigie: ").strip(". ") in said, text
+
+
 def test_python_and_line_lengths_are_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["requires-python"] == ">=3.11,<3.13"

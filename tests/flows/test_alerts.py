@@ -214,23 +214,24 @@ def test_the_value_of_a_reason_is_shown_to_the_cent(desk: Desk) -> None:
 
 @pytest.mark.parametrize("height", [24, 40])
 @pytest.mark.parametrize("width", [80, 120])
-def test_a_terminal_shows_the_newest_alert(desk: Desk, width: int, height: int) -> None:
-    watch = AlertWatch(desk.settings, 40, {}, {f"t{number}": time.time() for number in range(40)})
+def test_a_terminal_shows_the_newest_alert_in_full(desk: Desk, width: int, height: int) -> None:
+    ids = [f"t{number}" for number in range(SHOWN + 5)]
+    watch = AlertWatch(desk.settings, 40, dict.fromkeys(ids, "merchant_compromise"), dict.fromkeys(ids, time.time()))
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
+    reasons = [Reason("merchant_fraud_ratio_7d_delay_7d", 0.9231, 1.0)]
     with watch.view(console) as step:
-        for number in range(SHOWN + 5):
-            desk.alert(f"t{number}", account=f"A{number:07}", amount=1640.5)
+        for number, identity in enumerate(ids):
+            desk.alert(identity, account=f"A{number:07}", amount=1640.5, reasons=reasons)
         step(1.0)
         time.sleep(0.5)  # the view draws itself eight times a second
         while_it_runs = text(console)
     watch.outcome()
-    assert f"{SHOWN + 5} alerts" in while_it_runs
-    newest = f"A{SHOWN + 4:07}"
+    assert f"{len(ids)} alerts" in while_it_runs
+    newest = f"A{len(ids) - 1:07}"
     assert newest in while_it_runs
     row = while_it_runs.rpartition(newest)[2].partition("\n")[0]
-    assert "1,640.50" in row
-    assert "0.987" in row
-    assert re.search(r" [\d,]+ ms ", row)
+    assert re.match(r" +│ +1,640\.50 +│ +0\.987 +│ merchant_fraud.*│ +\d+ ms +│", row), row
+    assert "merchant_comp" in row
 
 
 def test_a_view_without_kafka_fails_at_the_start() -> None:
