@@ -43,8 +43,14 @@ def flow() -> Dataflow:
         bundle = load(settings.model)
         model = Model(bundle)
         topics.partitions(settings, settings.topics)
+        begins: store.Ends = {}
         if (directory := store.directory_of(sys.argv[1:], os.environ)) is not None:
-            store.prepare(directory, bundle.manifest.fingerprint, logs.process_name())
+            begins = store.prepare(
+                directory,
+                bundle.manifest.fingerprint,
+                logs.process_name(),
+                lambda: topics.ends(settings, settings.topics[2:]),
+            )
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
     stop.on_sigterm()
@@ -59,9 +65,9 @@ def flow() -> Dataflow:
     raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
     alerts = op.map("alert_message", raised, messages.alert)  # (account_id, Outgoing)
     refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
-    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic))
-    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic))
-    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, cut=True))
+    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic, begins))
+    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic, begins))
+    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, begins, cut=True))
     return vigie
 
 

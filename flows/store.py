@@ -12,7 +12,7 @@ import fcntl
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, TextIO
@@ -23,6 +23,8 @@ from features.errors import InvalidStore
 
 PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
 IDENTITY: Final = "vigie.json"
+
+Ends = dict[str, list[int]]
 
 _log = logging.getLogger(__name__)
 _held: list[TextIO] = []  # locks live as long as the process
@@ -36,28 +38,38 @@ def directory_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Pa
     return Path(found) if found else None
 
 
-def prepare(directory: Path, fingerprint: str, process: str) -> None:
+def prepare(directory: Path, fingerprint: str, process: str, ends: Callable[[], Ends]) -> Ends:
     """Makes a new store, or checks one and cleans it; holds it for this process until the process ends.
 
-    ``fingerprint``: of the feature definitions that the states belong to. Raises ``InvalidStore`` where the store is
-    incomplete, belongs to something else, or is in use by a process of the same name.
+    ``fingerprint``: of the feature definitions that the states belong to. ``ends`` gives the next offset of each
+    partition of the output topics; a new store notes them. Returns what the store noted. Raises ``InvalidStore``
+    where the store is incomplete, belongs to something else, or is in use by a process of the same name.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _hold(directory / f"process-{process}.lock", process)
     with _alone(directory / "prepare.lock"):
         if not list(directory.glob("part-*.sqlite3")):
             init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
-            (directory / IDENTITY).write_text(json.dumps({"flow": "vigie", "features": fingerprint}))
             _log.info("new recovery store", extra={"directory": directory, "partitions": PARTITIONS})
-            return
-        _check_identity(directory, fingerprint)
+            return _identify(directory, fingerprint, ends())
+        noted = _check_identity(directory, fingerprint, ends)
         parts = _parts(directory)
         epoch = _resume_epoch(parts)
         removed = sum(_remove_from(part, epoch) for part in parts)
     _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
+    return noted
 
 
-def _check_identity(directory: Path, fingerprint: str) -> None:
+def _identify(directory: Path, fingerprint: str, ends: Ends) -> Ends:
+    """Notes whose store it is, and where the flow's part of the output topics begins."""
+    content = json.dumps({"flow": "vigie", "features": fingerprint, "outputs_begin": ends})
+    partial = directory / f".{IDENTITY}"
+    partial.write_text(content)
+    partial.replace(directory / IDENTITY)
+    return ends
+
+
+def _check_identity(directory: Path, fingerprint: str, ends: Callable[[], Ends]) -> Ends:
     file = directory / IDENTITY
     try:
         identity = json.loads(file.read_text())
@@ -68,8 +80,7 @@ def _check_identity(directory: Path, fingerprint: str) -> None:
                 f"{directory} holds states but no {IDENTITY}, so nobody knows whose they are; "
                 "use another recovery directory"
             ) from None
-        file.write_text(json.dumps({"flow": "vigie", "features": fingerprint}))
-        return
+        return _identify(directory, fingerprint, ends())
     except ValueError as error:
         raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
     if identity.get("flow") != "vigie":
@@ -79,6 +90,8 @@ def _check_identity(directory: Path, fingerprint: str) -> None:
             f"{directory} holds the states of other features (fingerprint {identity.get('features')}, this model has "
             f"{fingerprint}); use the model they belong to, or an empty recovery directory and replay the last weeks"
         )
+    begins: Ends = identity["outputs_begin"]
+    return begins
 
 
 def _parts(directory: Path) -> list[Path]:

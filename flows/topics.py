@@ -58,6 +58,18 @@ def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tu
             return low, high
 
 
+def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
+    """The next offset of each partition of the topics."""
+    consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
+    try:
+        return {
+            topic: [edges(consumer, topic, number, settings)[1] for number in range(count)]
+            for topic, count in partitions(settings, topics).items()
+        }
+    finally:
+        consumer.close()
+
+
 def largest_record(settings: Settings, topic: str) -> int:
     """The size in bytes of the largest record that a topic takes, with key, headers and framing."""
     wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)

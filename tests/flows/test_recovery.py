@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -55,14 +57,14 @@ def test_sigterm_in_the_middle_leaves_no_trace(
         assert feature_bits(record.json) == expected[record.json["transaction_id"]]
 
 
-def test_kill_in_the_middle_repeats_some_and_loses_and_changes_none(
+def test_kill_in_the_middle_repeats_loses_and_changes_none(
     kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
 ) -> None:
     with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
         flow.with_recovery()
         prepare(flow, past)
         flow.await_saved_epoch()
-        before = len(flow.read_all("scored", N // 2))
+        flow.read_all("scored", N // 2)
         flow.kill()
         flow.start()
         # Every id once; and then the end, which comes last because the order is that of time.
@@ -75,11 +77,38 @@ def test_kill_in_the_middle_repeats_some_and_loses_and_changes_none(
         assert flow.read_rest("rejected") == []
     times = ids(scored)
     assert times.keys() == expected.keys()
-    repeated = len(scored) - N
-    assert 0 <= repeated < before, "it began anew instead of where the last state was saved"
+    assert len(scored) == N
+    assert len(alerts) == len(ids(alerts))
     for record in [*scored, *alerts]:
         assert feature_bits(record.json) == expected[record.json["transaction_id"]]
     assert ids(alerts).keys() == {r.json["transaction_id"] for r in scored if r.json["alert"]}
+
+
+def test_whatever_dies_when_everything_is_there_once(
+    kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
+) -> None:
+    """Crash after crash, some before a state was ever saved, some while the flow is still starting."""
+    chance = Random(7)
+    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
+        flow.with_recovery()
+        flow.produce("transactions", [("k", b"garbage %d" % n) for n in range(20)])
+        prepare(flow, past)
+        for crash in range(5):
+            if crash % 3 == 2:
+                time.sleep(chance.uniform(0.5, 2.5))
+            else:
+                so_far = len(flow.read_all("scored", 1))
+                flow.read_all("scored", min(N, so_far + chance.randrange(1, N // 8)))
+            flow.kill()
+            flow.start()
+        flow.read_all("scored", N)
+        assert flow.stop() == 0
+        scored, alerts, rejected = (flow.read_rest(topic) for topic in ("scored", "alerts", "rejected"))
+    assert ids(scored) == Counter(expected.keys())
+    assert ids(alerts) == Counter(r.json["transaction_id"] for r in scored if r.json["alert"])
+    assert Counter(r.value for r in rejected) == Counter(b"garbage %d" % n for n in range(20))
+    for record in [*scored, *alerts]:
+        assert feature_bits(record.json) == expected[record.json["transaction_id"]]
 
 
 def test_an_outage_of_kafka_is_survived(

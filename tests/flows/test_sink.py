@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -16,7 +17,7 @@ from flows import sink
 from flows.local_kafka import LocalKafka, free_port
 from flows.records import Outgoing
 from flows.settings import Settings
-from flows.sink import KafkaSink, Writer
+from flows.sink import KafkaSink, Writer, Written
 from tests.flows.running import QUIET, Inbox, Received, limit_size
 
 Topics = Callable[[str, int], str]
@@ -61,7 +62,7 @@ def test_after_a_snapshot_everything_is_there_once_in_order_as_it_was_given(kafk
     for number, writer in enumerate(written):
         writer.write_batch(records[number::3])
     for writer in written:
-        assert writer.snapshot() is None  # type: ignore[func-returns-value]
+        assert writer.snapshot().repeats == frozenset()
     found = all_in(kafka, topic)
     for number in range(3):
         of_partition = [Outgoing(r.key, r.value, r.headers) for r in found if r.partition == number]
@@ -213,3 +214,52 @@ def test_a_topic_that_takes_little_gets_little(kafka: LocalKafka, topics: Topics
         writer.write_batch([Outgoing(rng.randbytes(rng.randrange(200)), rng.randbytes(rng.randrange(5000)), headers)])
         writer.snapshot()
     assert Counter("value_cut_from_bytes" in r.headers for r in all_in(kafka, topic))[True] > 5
+
+
+def scored(n: int) -> Outgoing:
+    return Outgoing(b"a", json.dumps({"transaction_id": f"t{n}", "account_id": "a"}).encode(), {})
+
+
+def rejected(offset: int) -> Outgoing:
+    headers = {"source_topic": "transactions", "source_partition": "0", "source_offset": str(offset)}
+    return Outgoing(b"k", b"garbage", headers)
+
+
+@pytest.mark.parametrize("record", [scored, rejected])
+def test_what_an_epoch_that_was_cut_short_had_written_is_not_written_again(
+    kafka: LocalKafka, topics: Topics, record: Callable[[int], Outgoing]
+) -> None:
+    topic = topics("scored", 1)
+    kafka_sink = KafkaSink(settings(kafka), topic, {topic: [0]})
+    first = kafka_sink.build_part("step", "00000", None)
+    first.write_batch([record(n) for n in range(10)])
+    saved = first.snapshot()
+    assert saved == Written(10, frozenset())
+    first.write_batch([record(n) for n in range(10, 30)])
+    first.snapshot()  # written, but this state was never saved: a crash
+
+    second = kafka_sink.build_part("step", "00000", saved)
+    second.write_batch([record(n) for n in range(10, 15)])  # an epoch that ends sooner than the one cut short
+    saved = second.snapshot()
+    assert saved.until == 30
+    assert len(saved.repeats) == 15
+    second.write_batch([record(n) for n in range(15, 20)])  # and a crash once more
+
+    third = kafka_sink.build_part("step", "00000", saved)
+    third.write_batch([record(n) for n in range(15, 40)])
+    assert third.snapshot() == Written(40, frozenset())
+    written = [(r.value, sorted(r.headers.items())) for r in all_in(kafka, topic)]
+    assert written == [(record(n).value, sorted(record(n).headers.items())) for n in range(40)]
+
+
+def test_without_a_saved_state_all_since_the_store_was_made_is_read_back(kafka: LocalKafka, topics: Topics) -> None:
+    topic = topics("scored", 1)
+    foreign = KafkaSink(settings(kafka), topic).build_part("step", "00000", None)
+    foreign.write_batch([scored(n) for n in range(5)])  # before the store was made: not this flow's
+    foreign.snapshot()
+    kafka_sink = KafkaSink(settings(kafka), topic, {topic: [5]})
+    kafka_sink.build_part("step", "00000", None).write_batch([scored(n) for n in range(5)])
+    sink.producer(settings(kafka).kafka).flush(10)
+    again = kafka_sink.build_part("step", "00000", None)
+    again.write_batch([scored(n) for n in range(8)])
+    assert again.snapshot() == Written(13, frozenset())

@@ -1,0 +1,72 @@
+"""What lies in an output partition beyond the state that was saved: the work of an epoch that was cut short."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from features.errors import KafkaFailure
+from flows import topics
+from flows.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class _Identified(msgspec.Struct):
+    transaction_id: str
+    account_id: str
+
+
+_decode = msgspec.json.Decoder(_Identified).decode
+
+
+def identity(value: bytes | None, headers: Mapping[str, str]) -> bytes:
+    """What tells a record of an output topic from all others: a transaction, or the source of a rejected message."""
+    if "source_offset" in headers:
+        return "\n".join(headers[f"source_{part}"] for part in ("topic", "partition", "offset")).encode()
+    found = _decode(value or b"")
+    return f"{found.account_id}\n{found.transaction_id}".encode()
+
+
+def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, frozenset[bytes]]:
+    """The end of a partition, and the identities of the records from ``start`` up to it.
+
+    Raises ``KafkaFailure`` where Kafka does not give them.
+    """
+    consumer = Consumer(
+        {
+            "group.id": "vigie-tail",
+            **settings.kafka,
+            "enable.auto.commit": "false",
+            "enable.partition.eof": "true",
+            "auto.offset.reset": "error",
+            "logger": _log,
+        }
+    )
+    try:
+        low, end = topics.edges(consumer, topic, number, settings)
+        found: set[bytes] = set()
+        if max(low, start) >= end:
+            return end, frozenset()
+        consumer.assign([TopicPartition(topic, number, max(low, start))])
+        patience = settings.kafka_timeout.total_seconds()
+        while (message := consumer.poll(patience)) is not None:
+            error = message.error()
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                _log.info("read back", extra={"topic": topic, "partition": number, "records": len(found)})
+                return end, frozenset(found)
+            if error is not None:
+                raise KafkaFailure(f"{topic}[{number}] cannot be read back: {error.str()}")
+            found.add(identity(message.value(), _headers(message)))
+        raise KafkaFailure(f"{topic}[{number}] gives nothing of what lies beyond offset {start}")
+    finally:
+        consumer.close()
+
+
+def _headers(message: Message) -> dict[str, str]:
+    headers = message.headers() or []
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return {str(name): text.decode() if isinstance(text, bytes) else str(text) for name, text in pairs}
