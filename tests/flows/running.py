@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -86,7 +86,13 @@ class Inbox:
 
     def size(self) -> int:
         """How many records the topic holds now."""
-        return sum(self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions)
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                return sum(self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions)
+            except KafkaException:  # for a moment, where a broker has come back
+                assert time.monotonic() < give_up
+                time.sleep(0.1)
 
     def close(self) -> None:
         """Leaves Kafka."""

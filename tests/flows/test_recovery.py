@@ -12,7 +12,7 @@ import pytest
 from features.transaction import Label, Transaction
 from flows.local_kafka import LocalKafka, free_port
 from tests.flows.running import SLOWLY, SMALL_BATCHES, Flow, Received, limit_size, running
-from tests.flows.traffic import expected_features, feature_bits, history, label_message, transaction_message
+from tests.flows.traffic import Sent, expected_features, feature_bits, history, label_message, transaction_message
 
 N = 2400
 
@@ -91,7 +91,7 @@ def test_whatever_dies_when_everything_is_there_once(
     chance = Random(7)
     with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
         flow.with_recovery()
-        flow.produce("transactions", [("k", b"garbage %d" % n) for n in range(20)])
+        flow.produce("transactions", [Sent("k", b"garbage %d" % n) for n in range(20)])
         prepare(flow, past)
         for crash in range(5):
             if crash % 3 == 2:
