@@ -18,8 +18,18 @@ setup:
     # uv makes the environment, and brings a Python where the machine has none that fits (the engine has wheels for
     # 3.11 and 3.12 only). Where uv is missing, pip fetches it into .cache.
     set -eu
-    wanted="$(cat requirements.lock justfile | cksum)"
+    wanted="$(cksum <requirements.lock) {{ uv_version }}"
     [ "$(cat .venv/made-from 2>/dev/null)" = "$wanted" ] && exit 0
+    # One at a time: in a fresh clone two recipes may be started side by side.
+    mkdir -p .cache
+    until mkdir .cache/setup.lock 2>/dev/null; do
+        kill -0 "$(cat .cache/setup.lock/pid 2>/dev/null || echo 0)" 2>/dev/null || rm -rf .cache/setup.lock
+        sleep 0.2
+    done
+    echo $$ >.cache/setup.lock/pid
+    trap 'rm -rf .cache/setup.lock' EXIT
+    [ "$(cat .venv/made-from 2>/dev/null)" = "$wanted" ] && exit 0
+    quiet="$([ -t 2 ] || echo --quiet)"
     uv="$(command -v uv || echo .cache/uv/bin/uv)"
     [ -x "$uv" ] || python3 -m pip install --quiet --target .cache/uv 'uv=={{ uv_version }}'
     echo "making .venv (about 1 GB, once)" >&2
@@ -28,7 +38,7 @@ setup:
             "brew install python@3.12), then run this again" >&2
         exit 1
     }
-    "$uv" pip sync --quiet --require-hashes --python .venv requirements.lock
+    "$uv" pip sync $quiet --require-hashes --python .venv requirements.lock
     echo "$wanted" >.venv/made-from
 
 # pins the packages that pyproject.toml asks for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -23,6 +24,9 @@ from flows.records import AlertMessage, Reason
 from flows.settings import Settings
 
 SHOWN: Final = 12
+WIDTHS: Final = {"account": 8, "amount": 8, "score": 5, "after": 6}  # what gives way is the rest
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,12 @@ class AlertWatch:
         self._scored: set[str] = set()
         self._alerts: dict[str, float] = {}  # latency in seconds
         self._recent: deque[tuple[AlertMessage, float]] = deque(maxlen=SHOWN)
-        properties: dict[str, Any] = {**settings.kafka, "group.id": "vigie-demo", "enable.auto.commit": "false"}
+        properties: dict[str, Any] = {
+            **settings.kafka,
+            "group.id": "vigie-demo",
+            "enable.auto.commit": "false",
+            "logger": _log,
+        }
         self._consumer = Consumer(properties)
         assignment = []
         for topic, count in topics.partitions(settings, [settings.alerts_topic, settings.scored_topic]).items():
@@ -139,7 +148,7 @@ class AlertWatch:
         table = Table(title=title, title_justify="left", expand=True)
         for column in ("account", "amount", "score", "mostly because", "truth", "after"):
             right = column in {"amount", "score", "after"}
-            table.add_column(column, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+            table.add_column(column, justify="right" if right else "left", no_wrap=True, min_width=WIDTHS.get(column))
         rows = max(1, min(SHOWN, console.height - 6))
         for alert, latency in list(self._recent)[-rows:]:
             table.add_row(*self._cells(alert, latency))

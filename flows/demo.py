@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +30,7 @@ from features.history import load
 from flows import topics
 from flows.alerts import AlertWatch, Outcome
 from flows.kafka_install import available
-from flows.local_kafka import LocalKafka, free_port
+from flows.local_kafka import ENDING_SIGNALS, LocalKafka, free_port
 from flows.mock_kafka import MockKafka
 from flows.replay import History, Pace, during, frauds, publish
 from flows.settings import Settings
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=25, help="how long live traffic flows")
     parser.add_argument("--rate", type=float, default=400, help="live transactions a second")
     options = parser.parse_args(arguments)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.default_int_handler)  # so that broker and flow end with the demo, whatever ends it
     try:
         return run(options.seconds, options.rate)
     except VigieError as error:

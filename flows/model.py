@@ -71,8 +71,8 @@ class Model:
 
     def values(self, decision: Decision) -> dict[str, float | None]:
         """The decision's features by name; None where missing."""
-        row = np.frombuffer(decision.row, np.float32).tolist()
-        return {name: None if math.isnan(value) else value for name, value in zip(self.names, row, strict=True)}
+        row = np.frombuffer(decision.row, np.float32)
+        return {name: _shortest(value) for name, value in zip(self.names, row, strict=True)}
 
     def reasons(self, decision: Decision) -> list[Reason]:
         """The features that raise this score the most, strongest first.
@@ -88,14 +88,17 @@ class Model:
         contributions = np.round(_log_odds(np.float64(decision.score)) - _log_odds(scores.astype(np.float64)), 6)
         strongest = np.argsort(-contributions, kind="stable")[:REASONS]
         return [
-            Reason(self.names[i], None if math.isnan(row[i]) else float(row[i]), float(contributions[i]))
-            for i in strongest
-            if contributions[i] > 0
+            Reason(self.names[i], _shortest(row[i]), float(contributions[i])) for i in strongest if contributions[i] > 0
         ]
 
     def _run(self, rows: Rows) -> tuple[Rows, Rows]:
         score, anomaly_score = self._session.run(["score", "anomaly_score"], {"features": rows})
         return score, anomaly_score
+
+
+def _shortest(value: np.float32) -> float | None:
+    """The number with the fewest digits that is this float32; None where it is missing."""
+    return None if math.isnan(value) else float(str(value))
 
 
 def _log_odds(score: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:

@@ -53,7 +53,7 @@ def flow() -> Dataflow:
             )
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
-    stop.on_sigterm()
+    stop.on_signals()
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     messages = Messages(model, scored_features=settings.scored_features)
 

@@ -25,6 +25,8 @@ CLOSING: Final = 5.0  # seconds
 FRAMING: Final = 200  # bytes that the record format and one more header may add
 
 _log = logging.getLogger(__name__)
+# A broker that has just started makes producers wait for their ids; the client says so at every try.
+_log.addFilter(lambda record: "idempotence PID" not in record.getMessage() or "retrying" not in record.getMessage())
 _producers: dict[frozenset[tuple[str, str]], Producer] = {}
 
 

@@ -1,4 +1,4 @@
-"""Stopping cleanly: SIGTERM lets every source end, so that the last epoch closes and its state is durable."""
+"""Stopping cleanly: SIGTERM or Ctrl-C lets the source end, so that the last epoch closes and its state is durable."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ requested = threading.Event()
 _log = logging.getLogger(__name__)
 
 
-def on_sigterm() -> None:
-    """Makes SIGTERM set ``requested``; call from the main thread."""
+def on_signals() -> None:
+    """Makes SIGTERM and SIGINT set ``requested``; a second SIGINT interrupts. Call from the main thread."""
     requested.clear()
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        _log.info("SIGTERM: no more is read; the last epoch closes")
+    def stop(number: int, _frame: FrameType | None) -> None:
+        _log.info("%s: no more is read; the last epoch closes", signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         requested.set()
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from features.definitions import FEATURES, OF_LABELS, Entity
 from features.transaction import Label, Transaction
-from flows import logs, score, source, stop, topics, windows
+from flows import logs, score, sink, source, stop, topics, windows
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from tests.features.live import bits
@@ -161,7 +161,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     """
     monkeypatch.setenv("VIGIE_MODEL", str(bundles.make(tmp_path)))
     monkeypatch.setattr(logs, "set_up", lambda *_: None)
-    monkeypatch.setattr(stop, "on_sigterm", lambda: None)
+    monkeypatch.setattr(stop, "on_signals", lambda: None)
     monkeypatch.setattr(topics, "partitions", lambda *_: {})
     flow = score.flow()
     assert flow.flow_id == "vigie"
@@ -174,10 +174,14 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
         "vigie.rejected_v1",
         "vigie.scored_v1",
     ]
-    saved = {f"{kind.__module__}.{kind.__qualname__}": kind._fields for kind in (source.Positions, windows.Saved)}
+    saved = {
+        f"{kind.__module__}.{kind.__qualname__}": kind._fields
+        for kind in (source.Positions, windows.Saved, sink.Written)
+    }
     assert saved == {
         "flows.source.Positions": ("offsets", "leads", "watermark"),
         "flows.windows.Saved": ("key", "state", "recent"),
+        "flows.sink.Written": ("until", "repeats"),
     }
 
 

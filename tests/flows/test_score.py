@@ -180,7 +180,7 @@ def outcome(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
 
 
-def test_stops_on_sigterm_with_status_zero(outcome: Outcome) -> None:
+def test_stops_on_signals_with_status_zero(outcome: Outcome) -> None:
     assert outcome.status == 0
     assert "Traceback" not in outcome.flow.console_text()
 
