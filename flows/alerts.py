@@ -24,7 +24,7 @@ from flows.records import AlertMessage, Reason
 from flows.settings import Settings
 
 SHOWN: Final = 12
-WIDTHS: Final = {"account": 8, "amount": 8, "score": 5, "after": 6}  # what gives way is the rest
+WIDTHS: Final = {"account": 10, "amount": 9, "score": 5, "after": 7, "truth": 12}
 
 _log = logging.getLogger(__name__)
 
@@ -145,10 +145,12 @@ class AlertWatch:
 
     def _table(self, console: Console) -> Table:
         title = f"{self.scored:,} of {self._sent:,} transactions scored, {len(self._alerts):,} alerts"
-        table = Table(title=title, title_justify="left", expand=True)
-        for column in ("account", "amount", "score", "mostly because", "truth", "after"):
+        table = Table(title=title, title_justify="left", expand=False)
+        # What is left of the terminal after the other columns, the lines and the spaces between them.
+        because = max(12, console.width - sum(WIDTHS.values()) - 3 * len(WIDTHS) - 4)
+        for column, width in {**WIDTHS, "mostly because": because}.items():
             right = column in {"amount", "score", "after"}
-            table.add_column(column, justify="right" if right else "left", no_wrap=True, min_width=WIDTHS.get(column))
+            table.add_column(column, justify="right" if right else "left", no_wrap=True, width=width)
         rows = max(1, min(SHOWN, console.height - 6))
         for alert, latency in list(self._recent)[-rows:]:
             table.add_row(*self._cells(alert, latency))
@@ -159,9 +161,9 @@ class AlertWatch:
             alert.account_id,
             f"{alert.amount:,.2f}",
             f"{alert.score:.3f}",
-            _brief(alert.reasons[0]) if alert.reasons else "",
-            self._truth.get(alert.transaction_id, "honest"),
             "" if math.isnan(latency) else f"{latency * 1000:.0f} ms",
+            self._truth.get(alert.transaction_id, "honest"),
+            _brief(alert.reasons[0]) if alert.reasons else "",
         )
 
 

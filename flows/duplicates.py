@@ -19,6 +19,10 @@ class RecentIds:
     def __len__(self) -> int:
         return len(self._instants)
 
+    def newest(self) -> int:
+        """The newest event time of all ids; 0 without any."""
+        return max(self._instants, default=0)
+
     def seen(self, identity: bytes, since: int) -> bool:
         """Whether the id came with an event time of ``since`` or later; the same answer however much was forgotten."""
         at = self._ids.rfind(END + identity + END)

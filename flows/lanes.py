@@ -151,7 +151,6 @@ class Lanes(Generic[T]):
             full = len(lane.waiting) >= BUFFERED
             if full != lane.paused:
                 lane.paused = full
-                lane.stirred = self._clock  # it could not deliver while it was paused
                 yield key, full
 
     def offsets(self) -> dict[PartitionId, int]:

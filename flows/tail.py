@@ -9,6 +9,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import KafkaFailure
+from features.fields import END
 from flows import topics
 from flows.settings import Settings
 
@@ -28,7 +29,7 @@ def identity(value: bytes | None, headers: Mapping[str, str]) -> bytes:
     if "source_offset" in headers:
         return "\n".join(headers[f"source_{part}"] for part in ("topic", "partition", "offset")).encode()
     found = _decode(value or b"")
-    return f"{found.account_id}\n{found.transaction_id}".encode()
+    return found.account_id.encode() + END + found.transaction_id.encode()
 
 
 def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, frozenset[bytes]]:

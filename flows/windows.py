@@ -50,7 +50,7 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
             self._key = saved.key
             self._state = EntityState.unpack(step.plan, saved.state)
             self._recent = RecentIds(*saved.recent)
-            step.idle.touch(self._key, self._state.newest())
+            step.idle.touch(self._key, max(self._state.newest(), self._recent.newest()))
 
     def on_batch(self, values: list[Arrival | None]) -> tuple[Iterable[Part], bool]:
         """A part for every transaction, in the order of the values; drops the state when it is of no more use."""
@@ -66,7 +66,7 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
             self._state.forget(arrival.watermark)
             self._recent.forget(arrival.watermark - self._step.memory)
             self._step.idle.advance(arrival.watermark)
-        newest = self._state.newest()
+        newest = max(self._state.newest(), self._recent.newest())
         if self._step.idle.is_past(newest):
             self._step.idle.forget(self._key)
             metrics.IDLE.labels(self._step.plan.entity).inc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -148,10 +149,10 @@ class Flow:
         with self.console.open("ab") as console:
             self._process = launch(self.environment, console.fileno(), self.changes)
 
-    def stop(self) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks the process to end, as an operator would; its exit status."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(number)
         return self.ended()
 
     def kill(self) -> None:

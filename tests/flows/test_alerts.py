@@ -91,7 +91,7 @@ class Desk(NamedTuple):
         for identity in ids:
             fields = {**common(identity), "account_id": account, "amount": amount}
             message = AlertMessage(**fields, alert=True, features={}, threshold=0.5, reasons=list(reasons))
-            self.producer.produce("alerts", msgspec.json.encode(message))
+            self.producer.produce("alerts", msgspec.json.encode(message), partition=0)
         assert self.producer.flush(10) == 0
 
 
@@ -209,7 +209,7 @@ def test_the_value_of_a_reason_is_shown_to_the_cent(desk: Desk) -> None:
         step(1.0)
     watch.outcome()
     cells = [line.split("  ") for line in text(console).splitlines()]
-    assert {line[0]: line[3] for line in cells} == {f"A{value}": f"amount {shown}" for value, shown in written.items()}
+    assert {line[0]: line[5] for line in cells} == {f"A{value}": f"amount {shown}" for value, shown in written.items()}
 
 
 @pytest.mark.parametrize("height", [24, 40])
@@ -230,8 +230,8 @@ def test_a_terminal_shows_the_newest_alert_in_full(desk: Desk, width: int, heigh
     newest = f"A{len(ids) - 1:07}"
     assert newest in while_it_runs
     row = while_it_runs.rpartition(newest)[2].partition("\n")[0]
-    assert re.match(r" +│ +1,640\.50 +│ +0\.987 +│ merchant_fraud.*│ +\d+ ms +│", row), row
-    assert "merchant_comp" in row
+    assert re.match(r" +│ +1,640\.50 +│ +0\.987 +│ +\d+ ms +│ merchant_co.*│ merchant_fraud.*│", row), row
+    assert "merchant_co" in row
 
 
 def test_a_view_without_kafka_fails_at_the_start() -> None:

@@ -143,7 +143,7 @@ def test_reasons_are_what_the_features_add_to_the_log_odds_strongest_first(
     for reason in reasons:
         assert reason.contribution == pytest.approx(added[reason.feature], abs=2e-3)
         value = values[NAMES.index(reason.feature)]
-        assert reason.value == (None if math.isnan(value) else value)
+        assert reason.value is None if math.isnan(value) else np.float32(reason.value or 0.0) == np.float32(value)
     left_out = [added[name] for name in added if name not in {reason.feature for reason in reasons}]
     least = contributions[-1] if len(reasons) == REASONS else 0.0
     assert all(contribution <= least + 2e-3 for contribution in left_out)

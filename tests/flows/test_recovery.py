@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -38,7 +39,7 @@ def ids(records: list[Received]) -> Counter[str]:
     return Counter(record.json["transaction_id"] for record in records)
 
 
-def test_sigterm_in_the_middle_leaves_no_trace(
+def test_a_stop_in_the_middle_leaves_no_trace(
     kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
 ) -> None:
     with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
@@ -46,7 +47,12 @@ def test_sigterm_in_the_middle_leaves_no_trace(
         prepare(flow, past)
         flow.read_all("scored", N // 3)
         assert flow.stop() == 0
-        assert N / 3 <= len(flow.read_rest("scored")) < N
+        so_far = len(flow.read_rest("scored"))
+        assert N / 3 <= so_far < N
+        flow.start()
+        flow.read_all("scored", so_far + 1)
+        assert flow.stop(signal.SIGINT) == 0
+        assert so_far < len(flow.read_rest("scored")) < N
         flow.start()
         flow.read_all("scored", N)
         assert flow.stop() == 0
