@@ -40,6 +40,7 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
     consumer = Consumer(
         {
             "group.id": "vigie-tail",
+            "fetch.wait.max.ms": "20",
             **settings.kafka,
             "enable.auto.commit": "false",
             "enable.partition.eof": "true",
@@ -56,12 +57,17 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
         patience = settings.kafka_timeout.total_seconds()
         while (message := consumer.poll(patience)) is not None:
             error = message.error()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaFailure(f"{topic}[{number}] cannot be read back: {error.str()}")
+            if error is None:
+                try:
+                    found.add(identity(message.value(), _headers(message)))
+                except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as stray:
+                    _log.warning("%s[%s] offset %s is none of ours: %s", topic, number, message.offset(), stray)
+            # The sign of the end comes late, but where transaction markers end a partition there is no other.
+            if error is not None or (message.offset() or 0) + 1 >= end:
                 _log.info("read back", extra={"topic": topic, "partition": number, "records": len(found)})
                 return end, frozenset(found)
-            if error is not None:
-                raise KafkaFailure(f"{topic}[{number}] cannot be read back: {error.str()}")
-            found.add(identity(message.value(), _headers(message)))
         raise KafkaFailure(f"{topic}[{number}] gives nothing of what lies beyond offset {start}")
     finally:
         consumer.close()

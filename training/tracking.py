@@ -151,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not uri().startswith("http"):
         LOCAL.mkdir(exist_ok=True)
         command = server_command(options.port)
+        # The server would start a pool of workers for jobs that nobody gives it.
+        os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
         os.execv(command[0], command)  # noqa: S606 - it is to take this process's place
     print(f"MLFLOW_TRACKING_URI is {uri()}: open that page")
     return 0
