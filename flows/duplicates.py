@@ -10,18 +10,19 @@ from features.fields import END
 class RecentIds:
     """The ids of one key in the order they came, each with its event time. Ids are bytes of UTF-8, or without 0xff."""
 
-    __slots__ = ("_ids", "_instants")
+    __slots__ = ("_ids", "_instants", "_newest")
 
     def __init__(self, ids: bytes = END, instants: bytes = b"") -> None:
         self._ids = bytearray(ids)
         self._instants = array("q", instants)
+        self._newest = max(self._instants, default=0)
 
     def __len__(self) -> int:
         return len(self._instants)
 
     def newest(self) -> int:
         """The newest event time of all ids; 0 without any."""
-        return max(self._instants, default=0)
+        return self._newest
 
     def seen(self, identity: bytes, since: int) -> bool:
         """Whether the id came with an event time of ``since`` or later; the same answer however much was forgotten."""
@@ -32,6 +33,7 @@ class RecentIds:
         """Remembers an id."""
         self._ids += identity + END
         self._instants.append(timestamp)
+        self._newest = max(self._newest, timestamp)
 
     def forget(self, before: int) -> None:
         """Drops the ids of events before that instant, sooner or later."""
@@ -42,6 +44,7 @@ class RecentIds:
         kept = [(identity, t) for identity, t in zip(ids, self._instants, strict=True) if t >= before]
         self._ids = bytearray(END + b"".join(identity + END for identity, _ in kept))
         self._instants = array("q", [t for _, t in kept])
+        self._newest = max(self._instants, default=0)
 
     def pack(self) -> tuple[bytes, bytes]:
         """The arguments that make the same again."""
