@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from confluent_kafka import Consumer, TopicPartition
 from rich.console import Console
 
 from features.definitions import FEATURES, reach
@@ -166,11 +167,16 @@ def _alive(flow: subprocess.Popen[bytes]) -> None:
 
 def _wait_for_scored(settings: Settings, count: int, flow: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + WARM_UP_TIMEOUT
-    while (scored := topics.records(settings, settings.scored_topic)) < count:
+    consumer = Consumer({**settings.kafka, "group.id": "vigie-demo"})
+    numbers = range(topics.partitions(settings, [settings.scored_topic])[settings.scored_topic])
+    consumer.assign([TopicPartition(settings.scored_topic, number, 0) for number in numbers])
+    scored = 0
+    while scored < count:
         _alive(flow)
         if time.monotonic() > give_up:
             raise KafkaFailure(f"only {scored:,} of {count:,} transactions were scored in {WARM_UP_TIMEOUT:g} s")
-        time.sleep(0.25)
+        scored += sum(message.error() is None for message in consumer.consume(10_000, 0.25))
+    consumer.close()
 
 
 def _call(*words: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,11 +77,6 @@ def set_up(level: str, directory: Path, process: str = "0") -> None:
     for handler in (console, file):
         handler.addFilter(Sparse())
     logging.basicConfig(level=level, handlers=[console, file], force=True)
-
-
-def process_name() -> str:
-    """What tells this process from its peers: the pod's name, or Bytewax's process id, or 0."""
-    return os.environ.get("BYTEWAX_POD_NAME") or os.environ.get("BYTEWAX_PROCESS_ID") or "0"
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -8,6 +8,7 @@ DATA is a history file (.parquet or .csv), as for training. Without --speed and 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import polars as pl
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, Message, Producer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -31,8 +32,8 @@ from features.history import IDS, INSTANT, TEXTS, column_map, load
 from features.transaction import microseconds, rfc3339
 from flows import topics
 from flows.settings import Settings, span
-from flows.sink import producer
 
+_log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 History = pl.DataFrame
@@ -150,7 +151,15 @@ class Sender:
     """Sends messages, and raises ``KafkaFailure`` soon after Kafka did not take one."""
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = producer(settings.kafka)
+        self._producer = Producer(
+            {
+                "linger.ms": "2",
+                "compression.type": "lz4",
+                **settings.kafka,
+                "enable.idempotence": "true",
+                "logger": _log,
+            }
+        )
         self._failure: KafkaError | None = None
 
     def wait(self, due: float) -> None:

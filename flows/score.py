@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -21,9 +20,10 @@ from features.bundle import load
 from features.definitions import Entity, Feature
 from features.errors import VigieError
 from features.transaction import Transaction
-from flows import logs, stop, store, topics
+from flows import invocation, logs, stop, store, topics
 from flows.messages import Messages
 from flows.model import Model
+from flows.outbox import open_outbox
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from flows.sink import KafkaSink
@@ -39,35 +39,37 @@ def flow() -> Dataflow:
     """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
     try:
         settings = Settings.from_environment(os.environ)
-        logs.set_up(settings.log_level, settings.log_directory, logs.process_name())
+        place = invocation.of_process()
+        logs.set_up(settings.log_level, settings.log_directory, place.name)
         bundle = load(settings.model)
         model = Model(bundle)
         topics.partitions(settings, settings.topics)
-        begins: store.Ends = {}
-        if (directory := store.directory_of(sys.argv[1:], os.environ)) is not None:
-            begins = store.prepare(
-                directory,
-                bundle.manifest.fingerprint,
-                logs.process_name(),
-                lambda: topics.ends(settings, settings.topics[2:]),
-            )
+        kept = store.prepare(
+            place,
+            bundle.manifest.fingerprint,
+            lambda: topics.ids(settings),
+            lambda: topics.ends(settings),
+            settings.patience,
+        )
+        outbox = open_outbox(settings, place, kept.processes if kept else 0)
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
-    stop.on_signals()
+    stop.on_signals(settings.stop_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     messages = Messages(model, scored_features=settings.scored_features)
 
+    begins = kept.begins if kept else None
     vigie = Dataflow("vigie")
-    read = op.input("read_v1", vigie, KafkaSource(settings))  # Arrival | Rejection | Tick
+    read = op.input("read_v1", vigie, KafkaSource(settings, kept.made_at if kept else 0))  # Arrival | Rejection | Tick
     candidates, rejected = with_features(read, bundle.features, settings)
     decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
     scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing)
     raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
     alerts = op.map("alert_message", raised, messages.alert)  # (account_id, Outgoing)
     refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
-    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic, begins))
-    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic, begins))
-    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, begins, cut=True))
+    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic, outbox, begins))
+    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic, outbox, begins))
+    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, outbox, begins, cut=True))
     return vigie
 
 

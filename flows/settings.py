@@ -11,6 +11,7 @@ from typing import Final, Literal, cast
 
 from features.errors import InvalidSetting
 
+GROUP: Final = "vigie"  # the consumer group, where KAFKA_GROUP_ID does not set another
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # Kubernetes gives every pod variables about a Service named "kafka" or "kafka-..."; they are no client properties.
 _SERVICE_LINK: Final = re.compile(r"KAFKA_(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?$")
@@ -34,7 +35,9 @@ class Settings:
     create_topics: bool
     topic_partitions: int
     start_from: Literal["earliest", "latest"]
+    expired_offsets: Literal["refuse", "skip"]
     kafka_timeout: timedelta
+    stop_timeout: timedelta
     log_level: str
     log_directory: Path
 
@@ -47,6 +50,11 @@ class Settings:
     def bootstrap(self) -> str:
         """Where Kafka is."""
         return self.kafka["bootstrap.servers"]
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for Kafka, in seconds."""
+        return self.kafka_timeout.total_seconds()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -71,7 +79,12 @@ class Settings:
                 'Literal["earliest", "latest"]',
                 _choice(environment, "VIGIE_START_FROM", "earliest", ("earliest", "latest")),
             ),
+            expired_offsets=cast(
+                'Literal["refuse", "skip"]',
+                _choice(environment, "VIGIE_EXPIRED_OFFSETS", "refuse", ("refuse", "skip")),
+            ),
             kafka_timeout=_span(environment, "VIGIE_KAFKA_TIMEOUT", "30s"),
+            stop_timeout=_span(environment, "VIGIE_STOP_TIMEOUT", "20s"),
             log_level=_choice(environment, "VIGIE_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             log_directory=Path(get("VIGIE_LOG_DIRECTORY", "logs")),
         )

@@ -1,33 +1,27 @@
 """The Kafka end where records leave: one Bytewax partition for each partition of the topic.
 
-Delivery: with recovery, effectively once. Every record is acknowledged by all in-sync replicas before the epoch that
-wrote it counts as done, and the epoch's state says up to which offset that was. After a crash, what lies beyond is what
-the unfinished epoch had written; it is read back, and not written again when the flow comes to it once more. A record
-that Kafka does not take stops the flow. Without recovery the flow starts anew, and writes anew.
+Delivery: with recovery, effectively once for readers of committed data. Every record goes through the process's outbox,
+and is committed before the epoch that wrote it counts as done; the epoch's state says up to which offset that was.
+After a crash the outboxes of the new processes first fence those of the old ones, so that nothing comes late any more.
+What then lies beyond the saved offset is what the unfinished epoch had committed; it is read back, and not written
+again when the flow comes to it once more. A record that Kafka does not take stops the flow. Without recovery the flow
+starts anew, and writes anew.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from features.errors import KafkaFailure
 from flows import tail, topics
+from flows.outbox import Outbox, Parcel
 from flows.records import Outgoing
 from flows.settings import Settings
 
-CLOSING: Final = 5.0  # seconds
 FRAMING: Final = 200  # bytes that the record format and one more header may add
-
-_log = logging.getLogger(__name__)
-# A broker that has just started makes producers wait for their ids; the client says so at every try.
-_log.addFilter(lambda record: "idempotence PID" not in record.getMessage() or "retrying" not in record.getMessage())
-_producers: dict[frozenset[tuple[str, str]], Producer] = {}
 
 
 class Written(NamedTuple):
@@ -49,10 +43,17 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
     """
 
     def __init__(
-        self, settings: Settings, topic: str, begins: Mapping[str, Sequence[int]] | None = None, *, cut: bool = False
+        self,
+        settings: Settings,
+        topic: str,
+        outbox: Outbox,
+        begins: Mapping[str, Sequence[int]] | None = None,
+        *,
+        cut: bool = False,
     ) -> None:
         self.settings = settings
         self.topic = topic
+        self.outbox = outbox
         self.begins = begins.get(topic) if begins else None
         self.cut = cut
 
@@ -65,7 +66,10 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
         return crc32(item_key.encode())
 
     def build_part(self, step_id: str, for_part: str, resume_state: Written | None) -> Writer:  # noqa: ARG002
-        """A writer to one partition of the topic, that knows what was written beyond the saved state."""
+        """A writer to one partition of the topic, that knows what was written beyond the saved state.
+
+        Bytewax calls this when all processes of the flow have met, so all outboxes are open.
+        """
         number = int(for_part)
         largest = topics.largest_record(self.settings, self.topic) if self.cut else None
         written = resume_state
@@ -74,15 +78,15 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
         if written is not None:
             until, found = tail.read(self.settings, self.topic, number, written.until)
             written = Written(until, written.repeats | found)
-        return Writer(producer(self.settings.kafka), self.topic, number, largest, written)
+        return Writer(self.outbox, self.topic, number, largest, written)
 
 
 class Writer(StatefulSinkPartition[Outgoing, Written]):
-    """Writes to one partition; shares the process's producer with all others."""
+    """Writes to one partition; shares the process's outbox with all others."""
 
     def __init__(
         self,
-        client: Producer,
+        outbox: Outbox,
         topic: str,
         number: int,
         largest: int | None = None,
@@ -91,62 +95,26 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
         self._until, repeats = written or Written(0, frozenset())
         self._repeats = set(repeats)
         self._largest = largest
-        self._producer = client
+        self._outbox = outbox
         self._topic = topic
         self._number = number
-        self._failure: KafkaError | None = None
 
     def write_batch(self, values: list[Outgoing]) -> None:
-        """Hands the records to the producer; blocks only while its queue is full."""
+        """Hands the records to the outbox; blocks only while that is full."""
+        parcels = []
         for outgoing in values:
             if self._repeats and (identity := tail.identity(outgoing.value, outgoing.headers)) in self._repeats:
                 self._repeats.remove(identity)
                 continue
-            key, value, headers = outgoing if self._largest is None else _cut(outgoing, self._largest)
-            while True:
-                try:
-                    self._producer.produce(
-                        self._topic, value, key, self._number, self._delivered, headers=list(headers.items())
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
-                    self._raise_failure()
-                except KafkaException as error:
-                    self._failure = error.args[0]
-                    self._raise_failure()
-        self._producer.poll(0)
-        self._raise_failure()
+            fitting = outgoing if self._largest is None else _cut(outgoing, self._largest)
+            parcels.append(Parcel(self._topic, self._number, fitting))
+        self._outbox.put(parcels)
 
     def snapshot(self) -> Written:
-        """Returns when everything written so far is acknowledged; the epoch waits for it."""
-        # Ends by itself: the client reports a record as failed after delivery.timeout.ms.
-        while self._producer.flush(1.0):
-            self._raise_failure()
-        self._raise_failure()
+        """Returns when everything written so far is committed; the epoch waits for it."""
+        self._outbox.settle()
+        self._until = max(self._until, self._outbox.end(self._topic, self._number))
         return Written(self._until, frozenset(self._repeats))
-
-    def close(self) -> None:
-        """Says what is left of a failure: by now every epoch is acknowledged, or the flow is ending because of one.
-
-        It must not raise: Bytewax also calls it while another error unwinds, and two abort the process without a word.
-        """
-        self._producer.flush(CLOSING)
-        if self._failure is not None:
-            _log.error("%s[%s] did not take a record: %s", self._topic, self._number, self._failure.str())
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failure = error
-        else:
-            self._until = max(self._until, (message.offset() or 0) + 1)
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise KafkaFailure(
-                f"{self._topic}[{self._number}] did not take a record: {self._failure.str()}; the flow stops so that "
-                "none is lost: it writes them again when it starts"
-            )
 
 
 def _cut(outgoing: Outgoing, largest: int) -> Outgoing:
@@ -155,21 +123,3 @@ def _cut(outgoing: Outgoing, largest: int) -> Outgoing:
     if value is None or len(value) + rest <= largest:
         return outgoing
     return Outgoing(key, value[: max(0, largest - rest)], {**headers, "value_cut_from_bytes": str(len(value))})
-
-
-def producer(properties: Mapping[str, str]) -> Producer:
-    """The process's one producer for these client properties."""
-    key = frozenset(properties.items())
-    if key not in _producers:
-        _producers[key] = Producer(
-            {
-                "linger.ms": "2",
-                "compression.type": "lz4",
-                "message.max.bytes": "10000000",  # the topic sets the limit
-                **properties,
-                "enable.idempotence": "true",
-                "acks": "all",
-                "logger": _log,
-            }
-        )
-    return _producers[key]

@@ -9,7 +9,9 @@ Lateness: a transaction is too late where its timestamp lies more than the allow
 before it from its own Kafka partition; so what is too late depends on the partition's records alone. Only a partition
 that was silent for a minute is also measured against the others, because their windows have moved on without it.
 
-Delivery: the positions are part of the recovery state, so reading resumes where the state was saved, at least once.
+Delivery: the positions are part of the recovery state, so reading resumes where the state was saved. What an epoch that
+was cut short had read is read again, and is judged again as it was: what the judgement rests on besides the partition's
+own records stays the same for a whole epoch and is part of the state, or is looked up in the rejected topic.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import InvalidRecord, KafkaFailure
 from features.transaction import MICROSECOND, Label, Transaction, microseconds, parse_label, parse_transaction, rfc3339
-from flows import metrics, stop, topics
+from flows import metrics, stop, tail, topics
 from flows.lanes import Lane, Lanes, Parse, PartitionId
 from flows.records import Arrival, Rejection, Tick
-from flows.settings import Settings
+from flows.settings import GROUP, Settings
 
 BATCH: Final = 1000  # records a poll
 TICK_EVERY: Final = 1.0  # seconds
@@ -41,19 +43,22 @@ class Positions(NamedTuple):
     """The source's recovery state.
 
     ``offsets``: of each partition the next record to read. ``leads``: of each partition the newest event time that has
-    left. ``watermark``: see ``Arrival``.
+    left. ``watermark``: see ``Arrival``. ``taken_at``: when the state was taken, in microseconds since 1970.
     """
 
     offsets: dict[PartitionId, int]
     leads: dict[PartitionId, int]
     watermark: int
+    taken_at: int
 
 
 class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
     """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, since: int) -> None:
+        """``since``: when the recovery store was made, in microseconds since 1970; 0 without one."""
         self.settings = settings
+        self.since = since
 
     def list_parts(self) -> list[str]:
         """One partition, whichever worker it falls to."""
@@ -61,7 +66,7 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions])
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or Positions({}, {}, 0))
+        return Reader(self.settings, resume_state or Positions({}, {}, 0, self.since))
 
 
 class Reading(NamedTuple):
@@ -80,13 +85,14 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._lateness = settings.allowed_lateness // MICROSECOND
         self._transactions = settings.transactions_topic
         self._watermark = positions.watermark
+        self._next_watermark = positions.watermark  # of the next epoch
         self._sequence = 0
         self._progress = metrics.Progress()
         self._next_tick = 0.0
         self._durable: dict[PartitionId, int] = {}
         self._consumer = Consumer(
             {
-                "group.id": "vigie",
+                "group.id": GROUP,
                 "fetch.wait.max.ms": "100",
                 **settings.kafka,
                 "enable.auto.commit": "false",
@@ -96,22 +102,18 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
                 "logger": _log,
             }
         )
+        # What was too far ahead of the clock then need not be so now.
+        self._rejected = (
+            tail.rejected_since(settings, positions.taken_at, "timestamp_in_future")
+            if positions.taken_at
+            else frozenset()
+        )
         # Labels first: what became known at the very instant of a transaction, it may know.
         parsers: dict[str, Parse] = {settings.labels_topic: parse_label, settings.transactions_topic: parse_transaction}
         lanes: dict[PartitionId, Lane[Reading]] = {}
-        for topic, count in topics.partitions(settings, parsers).items():
-            for number in range(count):
-                offset = positions.offsets.get((topic, number))
-                if offset is None:
-                    # Settled now: a stop before the first record must not lose the place where reading began.
-                    low, high = topics.edges(self._consumer, topic, number, settings)
-                    offset = low if settings.start_from == "earliest" else high
-                lanes[topic, number] = Lane(
-                    parsers[topic],
-                    offset,
-                    positions.leads.get((topic, number), 0),
-                    settles=topic == settings.transactions_topic,
-                )
+        for key, offset in topics.starts(self._consumer, settings, list(parsers), positions.offsets).items():
+            settles = key[0] == settings.transactions_topic
+            lanes[key] = Lane(parsers[key[0]], offset, positions.leads.get(key, 0), settles=settles)
         self._lanes = Lanes(lanes)
         self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
 
@@ -130,7 +132,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         for key, full in self._lanes.throttle():
             (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
         items: list[Arrival | Rejection | Tick] = [self._arrival(reading) for reading in released]
-        self._watermark = max(self._watermark, self._lanes.slowest(self._transactions) - self._lateness)
+        self._next_watermark = max(self._next_watermark, self._lanes.slowest(self._transactions) - self._lateness)
         self._progress.tick()
         if time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + TICK_EVERY
@@ -146,7 +148,8 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             offsets = [TopicPartition(*key, offset) for key, offset in self._durable.items()]
             self._consumer.commit(offsets=offsets, asynchronous=True)
         self._durable = self._lanes.offsets()
-        return Positions(self._durable, self._lanes.leads(), self._watermark)
+        self._watermark = self._next_watermark
+        return Positions(self._durable, self._lanes.leads(), self._watermark, microseconds(datetime.now(UTC)))
 
     def close(self) -> None:
         """Leaves Kafka."""
@@ -167,6 +170,8 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             lane.reached_end()
             return
         metrics.READ.labels(topic).inc()
+        if (topic, number, offset) in self._rejected:
+            latest = 0
         try:
             event = lane.parse(message.value(), latest)
         except InvalidRecord as invalid:
@@ -224,8 +229,8 @@ _PASSING: Final = frozenset(
 def _raise_unless_passing(error: KafkaError, topic: str | None, number: int | None) -> None:
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise KafkaFailure(
-            f"{topic}[{number}] no longer holds the offset to resume from ({error.str()}); records would be skipped: "
-            "restore the topic, or start with an empty recovery directory"
+            f"{topic}[{number}] no longer holds the offset to read next ({error.str()}), so records would be skipped; "
+            "start again, which says what is missing and what can be done"
         )
     if error.fatal() or error.code() not in _PASSING:
         raise KafkaFailure(f"reading {topic}[{number}] failed: {error.str()}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -27,7 +27,7 @@ def partitions(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
     """
     wanted = list(topics)
     admin = _admin(settings)
-    give_up = time.monotonic() + settings.kafka_timeout.total_seconds()
+    give_up = time.monotonic() + settings.patience
     while missing := [topic for topic in wanted if topic not in (found := _found(admin, settings))]:
         if not settings.create_topics or time.monotonic() > give_up:
             raise KafkaFailure(
@@ -44,7 +44,7 @@ def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tu
 
     Raises ``KafkaFailure`` where Kafka does not tell in time.
     """
-    patience = settings.kafka_timeout.total_seconds()
+    patience = settings.patience
     give_up = time.monotonic() + patience
     while True:
         try:
@@ -58,13 +58,57 @@ def edges(consumer: Consumer, topic: str, number: int, settings: Settings) -> tu
             return low, high
 
 
-def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
-    """The next offset of each partition of the topics."""
+def starts(
+    consumer: Consumer, settings: Settings, topics: Iterable[str], saved: Mapping[tuple[str, int], int]
+) -> dict[tuple[str, int], int]:
+    """Of each partition of the topics the offset to read from: the saved one, or else as VIGIE_START_FROM says.
+
+    Raises ``KafkaFailure`` where a partition no longer holds its saved offset, unless VIGIE_EXPIRED_OFFSETS says skip.
+    """
+    found: dict[tuple[str, int], int] = {}
+    expired: list[str] = []
+    for topic, count in partitions(settings, topics).items():
+        for number in range(count):
+            low, high = edges(consumer, topic, number, settings)
+            # A partition that was added since the start is read whole.
+            unsaved = low if saved or settings.start_from == "earliest" else high
+            offset = saved.get((topic, number), unsaved)
+            if offset > high:
+                raise KafkaFailure(
+                    f"{topic}[{number}] ends at offset {high}, and the flow has come to {offset}: the topic has lost "
+                    "records; restore it, or begin anew with an empty recovery directory (`just warm` fills it)"
+                )
+            if offset < low:
+                expired.append(f"{topic}[{number}] offsets {offset} to {low - 1}")
+            found[topic, number] = max(low, offset)
+    if expired and settings.expired_offsets == "refuse":
+        raise KafkaFailure(
+            f"Kafka has deleted records that were not read yet: {'; '.join(expired)}. Restore them (with the retention "
+            "of the topics raised, so that it does not happen again), or set VIGIE_EXPIRED_OFFSETS=skip to go on "
+            "without them, or fill an empty recovery directory from a history (`just warm`)"
+        )
+    for span in expired:
+        _log.error("skipped, because Kafka has deleted them and VIGIE_EXPIRED_OFFSETS=skip: %s", span)
+    return found
+
+
+def ids(settings: Settings) -> dict[str, str]:
+    """Kafka's own ids of the input topics, by name; one that is deleted and made again gets another."""
+    names = [settings.transactions_topic, settings.labels_topic]
+    described = _admin(settings).describe_topics(TopicCollection(names), request_timeout=settings.patience)
+    try:
+        return {name: str(future.result().topic_id) for name, future in described.items()}
+    except KafkaException as error:
+        raise KafkaFailure(f"{settings.bootstrap} does not describe {names}: {error.args[0].str()}") from error
+
+
+def ends(settings: Settings) -> dict[str, list[int]]:
+    """The next offset of each partition of the output topics."""
     consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
     try:
         return {
             topic: [edges(consumer, topic, number, settings)[1] for number in range(count)]
-            for topic, count in partitions(settings, topics).items()
+            for topic, count in partitions(settings, settings.topics[2:]).items()
         }
     finally:
         consumer.close()
@@ -82,16 +126,6 @@ def largest_record(settings: Settings, topic: str) -> int:
         return DEFAULT_LARGEST
 
 
-def records(settings: Settings, topic: str) -> int:
-    """How many records a topic holds."""
-    consumer = Consumer({**settings.kafka, "group.id": "vigie-count"})
-    try:
-        count = partitions(settings, [topic])[topic]
-        return sum(high - low for low, high in (edges(consumer, topic, n, settings) for n in range(count)))
-    finally:
-        consumer.close()
-
-
 def _admin(settings: Settings) -> AdminClient:
     try:
         return AdminClient(dict(settings.kafka), logger=_log)
@@ -104,10 +138,10 @@ def _admin(settings: Settings) -> AdminClient:
 
 def _found(admin: AdminClient, settings: Settings) -> dict[str, int]:
     try:
-        metadata = admin.list_topics(timeout=settings.kafka_timeout.total_seconds())
+        metadata = admin.list_topics(timeout=settings.patience)
     except KafkaException as error:
         raise KafkaFailure(
-            f"no Kafka at {settings.bootstrap} within {settings.kafka_timeout.total_seconds():g} s "
+            f"no Kafka at {settings.bootstrap} within {settings.patience:g} s "
             f"({error.args[0].str()}); start one (`just kafka`), or set KAFKA_BOOTSTRAP_SERVERS or VIGIE_KAFKA_TIMEOUT"
         ) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -57,15 +57,15 @@ class Received(NamedTuple):
 
 
 class Inbox:
-    """All that a topic has ever received."""
+    """All that is committed in a topic."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._topic = topic
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "test",
                 "enable.auto.commit": False,
+                "enable.partition.eof": True,
                 "fetch.wait.max.ms": 50,
                 **QUIET,
             }
@@ -79,25 +79,38 @@ class Inbox:
         """Takes in what is there, or what comes within that time."""
         for message in self._consumer.consume(10_000, seconds):
             if message.error() is None:
-                headers = {str(header[0]): text(header[1]) for header in message.headers() or []}
-                partition, offset = message.partition(), message.offset()
-                assert partition is not None
-                assert offset is not None
-                self.received.append(Received(message.key(), message.value(), headers, partition, offset))
+                self.received.append(received(message))
 
-    def size(self) -> int:
-        """How many records the topic holds now."""
-        give_up = time.monotonic() + 30
-        while True:
-            try:
-                return sum(self._consumer.get_watermark_offsets(p, timeout=30)[1] for p in self._partitions)
-            except KafkaException:  # for a moment, where a broker has come back
-                assert time.monotonic() < give_up
-                time.sleep(0.1)
+    def read_to_end(self) -> list[Received]:
+        """All records, from the first on; offsets do not tell how many there are, since commits leave marks."""
+        self.received = []
+        self._consumer.assign(self._partitions)
+        at_end: set[int | None] = set()
+        give_up = time.monotonic() + 60
+        while len(at_end) < len(self._partitions):
+            assert time.monotonic() < give_up
+            message = self._consumer.poll(0.1)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                self.received.append(received(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                at_end.add(message.partition())
+        return self.received
 
     def close(self) -> None:
         """Leaves Kafka."""
         self._consumer.close()
+
+
+def received(message: Message) -> Received:
+    """A message as the tests look at it."""
+    headers = {str(header[0]): text(header[1]) for header in message.headers() or []}
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return Received(message.key(), message.value(), headers, partition, offset)
 
 
 def text(value: str | bytes | None) -> str:
@@ -208,13 +221,7 @@ class Flow:
     def read_rest(self, purpose: str) -> list[Received]:
         """The topic's records, all of them; to be called when the flow has ended."""
         assert self._process is None
-        inbox = self._inboxes[purpose]
-        size = inbox.size()
-        give_up = time.monotonic() + 30
-        while len(inbox.received) < size:
-            assert time.monotonic() < give_up
-            inbox.read(0.1)
-        return inbox.received
+        return self._inboxes[purpose].read_to_end()
 
     def check_alive(self) -> None:
         """Fails, with what it printed, where the flow has ended."""

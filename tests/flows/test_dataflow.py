@@ -161,8 +161,9 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     """
     monkeypatch.setenv("VIGIE_MODEL", str(bundles.make(tmp_path)))
     monkeypatch.setattr(logs, "set_up", lambda *_: None)
-    monkeypatch.setattr(stop, "on_signals", lambda: None)
+    monkeypatch.setattr(stop, "on_signals", lambda *_: None)
     monkeypatch.setattr(topics, "partitions", lambda *_: {})
+    monkeypatch.setattr(score, "open_outbox", lambda *_: None)
     flow = score.flow()
     assert flow.flow_id == "vigie"
     assert sorted(stateful_ids(flow)) == [
@@ -179,7 +180,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
         for kind in (source.Positions, windows.Saved, sink.Written)
     }
     assert saved == {
-        "flows.source.Positions": ("offsets", "leads", "watermark"),
+        "flows.source.Positions": ("offsets", "leads", "watermark", "taken_at"),
         "flows.windows.Saved": ("key", "state", "recent"),
         "flows.sink.Written": ("until", "repeats"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,11 +34,13 @@ class Place:
         self.bootstrap = kafka.bootstrap_servers
         self.transactions = topics("transactions", partitions)
         self.labels = topics("labels", 1)
+        self.rejected = topics("rejected", 2)
         self.environment = {
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA_FETCH_WAIT_MAX_MS": "20",
             "VIGIE_TRANSACTIONS_TOPIC": self.transactions,
             "VIGIE_LABELS_TOPIC": self.labels,
+            "VIGIE_REJECTED_TOPIC": self.rejected,
         }
 
     def produce(self, *messages: tuple[int, Transaction | Label | bytes | None], **properties: Any) -> None:
@@ -61,7 +64,7 @@ class Place:
     @contextmanager
     def reader(self, positions: Positions | None = None, **changes: str) -> Iterator[Reader]:
         settings = Settings.from_environment(self.environment | changes)
-        reader = KafkaSource(settings).build_part("read", "kafka", positions)
+        reader = KafkaSource(settings, 0).build_part("read", "kafka", positions)
         try:
             yield reader
         finally:
@@ -198,6 +201,54 @@ def test_what_is_too_late_is_the_same_after_a_restart(kafka: LocalKafka, topics:
     assert positions.watermark < MONDAY + 5 * DAY
 
 
+def test_within_an_epoch_and_when_it_is_read_again_the_watermark_is_the_same(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else a record could be rejected by an epoch that is cut short, and scored by the one that takes its place."""
+    monkeypatch.setattr(lanes, "IDLE", 0.05)
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=10)), (1, pay("b", day=7)))
+    with place.reader() as reader:
+        take(reader, 2)
+        positions = reader.snapshot()
+        time.sleep(0.2)
+        place.produce((0, pay("c", day=11)))
+        take(reader, 1)  # by now the second partition is silent
+        place.produce((1, pay("d", day=8)))
+        (first,) = take(reader, 1)
+    with place.reader(positions) as reader:
+        again = next(i for i in take(reader, 2) if isinstance(i, Arrival) and i.event.transaction_id == "d")
+    assert isinstance(first, Arrival)
+    assert (first.too_late, first.watermark) == (None, positions.watermark)
+    assert (again.too_late, again.watermark) == (None, positions.watermark)
+
+
+def test_what_was_rejected_as_ahead_of_the_clock_is_rejected_when_it_is_read_again(
+    kafka: LocalKafka, topics: Topics
+) -> None:
+    place = Place(kafka, topics, 1)
+    place.produce((0, pay("a", day=1)))
+    with place.reader() as reader:
+        take(reader, 1)
+        positions = reader.snapshot()
+    soon = Transaction("soon", "a", "m", 1, microseconds(datetime.now(UTC)) + 1_500_000)
+    place.produce((0, soon))
+    with place.reader(positions, VIGIE_FUTURE_TOLERANCE="0s") as reader:
+        (rejected,) = take(reader, 1)
+    assert isinstance(rejected, Rejection)
+    producer = Producer({"bootstrap.servers": place.bootstrap, **QUIET})
+    producer.produce(place.rejected, rejected.value, rejected.key, headers=list(rejected.headers.items()))
+    assert producer.flush(10) == 0
+    time.sleep(2)
+    with place.reader(positions, VIGIE_FUTURE_TOLERANCE="0s") as reader:
+        (again,) = take(reader, 1)
+    assert isinstance(again, Rejection)
+    assert again.code == "timestamp_in_future"
+    later = positions._replace(taken_at=0)  # whoever does not look it up would score it
+    with place.reader(later, VIGIE_FUTURE_TOLERANCE="0s") as reader:
+        assert [event.transaction_id for event in events(take(reader, 1))] == ["soon"]
+
+
 def test_what_becomes_known_at_the_instant_of_a_transaction_comes_before_it(kafka: LocalKafka, topics: Topics) -> None:
     place = Place(kafka, topics, 1)
     earlier, now = pay("earlier", day=1), pay("now", day=8)
@@ -269,21 +320,40 @@ def test_a_lane_that_is_far_ahead_is_paused_and_nothing_is_lost(
         assert events(take(reader, 1000)) == behind + ahead
 
 
-def test_an_offset_that_is_gone_stops_the_flow(kafka: LocalKafka, topics: Topics) -> None:
-    place = Place(kafka, topics, 1)
-    place.produce((0, pay("a", day=1)))
+def test_offsets_that_are_gone_are_named_with_the_ways_out(
+    kafka: LocalKafka, topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=1)), (1, pay("b", day=1)))
     with place.reader() as reader:
-        take(reader, 1)
+        take(reader, 2)
         positions = reader.snapshot()
     place.produce(*((0, pay(f"b{n}", day=2)) for n in range(5)))
     admin = AdminClient({"bootstrap.servers": place.bootstrap, **QUIET})
     partition = TopicPartition(place.transactions, 0, 4)
     admin.delete_records([partition])[partition].result(timeout=10)
-    with (
-        place.reader(positions) as reader,
-        pytest.raises(KafkaFailure, match=r"transactions-.*\[0\] no longer holds.*an empty recovery directory"),
-    ):
-        take(reader, 1)
+    lost = rf"{place.transactions}\[0\] offsets 1 to 3"
+    with pytest.raises(KafkaFailure, match=rf"not read yet: {lost}\. .*VIGIE_EXPIRED_OFFSETS=skip.*just warm"):
+        KafkaSource(Settings.from_environment(place.environment), 0).build_part("read", "kafka", positions)
+    with place.reader(positions, VIGIE_EXPIRED_OFFSETS="skip") as reader:
+        assert [event.transaction_id for event in events(take(reader, 2))] == ["b3", "b4"]
+    assert any(re.search(f"skipped.*{lost}", record.getMessage()) for record in caplog.records)
+
+
+def test_a_topic_that_ends_before_the_place_to_go_on_from_is_refused(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 1)
+    place.produce((0, pay("a", day=1)))
+    positions = Positions({(place.transactions, 0): 5}, {}, 0, 0)
+    with pytest.raises(KafkaFailure, match=r"\[0\] ends at offset 1, and the flow has come to 5: .*just warm"):
+        KafkaSource(Settings.from_environment(place.environment), 0).build_part("read", "kafka", positions)
+
+
+def test_a_partition_that_is_new_is_read_whole(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 2)
+    place.produce((0, pay("a", day=1)), (1, pay("b", day=1)))
+    positions = Positions({(place.transactions, 0): 1, (place.labels, 0): 0, (place.labels, 1): 0}, {}, 0, 0)
+    with place.reader(positions, VIGIE_START_FROM="latest") as reader:
+        assert [event.transaction_id for event in events(take(reader, 1))] == ["b"]
 
 
 def test_a_topic_without_records_gives_nothing_and_stops_when_told(kafka: LocalKafka, topics: Topics) -> None:
@@ -303,14 +373,14 @@ def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.Log
 
 
 def test_there_is_one_partition_whichever_worker_reads_it() -> None:
-    assert KafkaSource(Settings.from_environment({})).list_parts() == ["kafka"]
+    assert KafkaSource(Settings.from_environment({}), 0).list_parts() == ["kafka"]
 
 
 def test_ticks_come_now_and_then_with_the_watermark(
     kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "TICK_EVERY", 0.2)
-    positions = Positions({}, {}, MONDAY)
+    positions = Positions({}, {}, MONDAY, 0)
     with Place(kafka, topics, 1).reader(positions) as reader:
         ticks: list[float] = []
         began = time.monotonic()

@@ -16,23 +16,34 @@ from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
 from flows import store
+from flows.invocation import Invocation
 
 ENDS = {"scored": [3, 5], "alerts": [0, 0]}
+
+
+def release() -> None:
+    """As the end of the process does."""
+    for lock in store._held:
+        lock.close()
+    store._held.clear()
 
 
 @pytest.fixture(autouse=True)
 def _released() -> Iterator[None]:
     yield
-    for lock in store._held:
-        lock.close()
-    store._held.clear()
+    release()
 
 
-def prepare(directory: Path, fingerprint: str = "f1", process: str = "0") -> store.Ends:
-    found = store.prepare(directory, fingerprint, process, lambda: ENDS)
-    for lock in store._held:
-        lock.close()
-    store._held.clear()
+def place(directory: Path, index: int = 0, count: int = 1) -> Invocation:
+    return Invocation(directory, index, count, str(index))
+
+
+def prepare(directory: Path, fingerprint: str = "f1", topic: str = "id-1", ends: store.Ends = ENDS) -> store.Store:
+    try:
+        found = store.prepare(place(directory), fingerprint, lambda: {"transactions": topic}, lambda: ends, 1.0)
+    finally:
+        release()
+    assert found is not None
     return found
 
 
@@ -56,9 +67,9 @@ FRONTIER = "INSERT INTO fronts (ex_num, worker_index, worker_frontier) VALUES (?
 
 def test_a_new_store_is_made_and_notes_where_the_outputs_begin(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "recovery"
-    assert prepare(directory) == ENDS
+    assert prepare(directory).begins == ENDS
     assert len(list(directory.glob("part-*.sqlite3"))) == store.PARTITIONS
-    assert store.prepare(directory, "f1", "0", lambda: {"scored": [99, 99]}) == ENDS
+    assert prepare(directory, ends={"scored": [99, 99]}).begins == ENDS
 
 
 def test_what_an_epoch_that_was_cut_short_left_is_removed(tmp_path: Path) -> None:
@@ -75,7 +86,7 @@ def test_what_an_epoch_that_was_cut_short_left_is_removed(tmp_path: Path) -> Non
 
 def test_states_of_other_features_are_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
-    with pytest.raises(InvalidStore, match=r"other features .fingerprint f1, this model has f2.*replay the last weeks"):
+    with pytest.raises(InvalidStore, match=r"other features .fingerprint f1, this model has f2.*just warm"):
         prepare(tmp_path, "f2")
 
 
@@ -103,7 +114,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
-    assert prepare(tmp_path) == ENDS
+    assert prepare(tmp_path).begins == ENDS
     assert json.loads((tmp_path / store.IDENTITY).read_text())["features"] == "f1"
     (tmp_path / store.IDENTITY).unlink()
     write(tmp_path / "part-0.sqlite3", SNAP, [("a", 1)])
@@ -111,33 +122,82 @@ def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path)
         prepare(tmp_path)
 
 
+def test_without_a_directory_there_is_nothing_to_prepare() -> None:
+    assert store.prepare(Invocation(None, 0, 1, "0"), "f1", dict, lambda: ENDS, 1.0) is None
+
+
+def test_topics_that_were_made_anew_are_refused(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    with pytest.raises(InvalidStore, match=r"other topics .*id-1.*id-2.*made again.*just warm"):
+        prepare(tmp_path, topic="id-2")
+
+
+def test_a_store_says_whether_it_holds_states(tmp_path: Path) -> None:
+    assert not prepare(tmp_path).resumes
+    part = tmp_path / "part-0.sqlite3"
+    write(part, EXECUTION, [(0, 1, 1)])
+    write(part, FRONTIER, [(0, 0, 9)])
+    write(part, SNAP, [("a", 5)])
+    assert prepare(tmp_path).resumes
+
+
+def test_marks_of_dropped_states_go_once_nothing_older_is_left(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    part = tmp_path / "part-0.sqlite3"
+    write(part, EXECUTION, [(0, 1, 1)])
+    write(part, FRONTIER, [(0, 0, 20)])
+    write(part, "INSERT INTO commits (part_index, commit_epoch) VALUES (?, ?)", [(0, 15)])
+    write(part, SNAP, [("hidden", 3), ("back", 12)])
+    mark = SNAP.replace("x'00'", "NULL")
+    write(part, mark, [("spent", 4), ("hidden", 5), ("back", 9), ("recent", 16)])
+    prepare(tmp_path)
+    assert snaps(tmp_path) == {("hidden", 3), ("hidden", 5), ("back", 12), ("recent", 16)}
+
+
+HOLD = """
+import sys; from pathlib import Path; from flows import store; from flows.invocation import Invocation
+place = Invocation(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "x")
+found = store.prepare(place, "f1", lambda: {"transactions": "id-1"}, lambda: {"scored": [0]}, 20.0)
+print("held", found.processes, flush=True); sys.stdin.read()
+"""
+
+
+def hold(directory: Path, index: int, count: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", HOLD, str(directory), str(index), str(count)]
+    root = Path(store.__file__).parents[1]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
+
+
+def said(holder: subprocess.Popen[bytes]) -> bytes:
+    assert holder.stdout is not None
+    return holder.stdout.readline()
+
+
 def test_a_store_in_use_by_the_same_process_is_refused(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from flows import store; "
-    program += "store.prepare(Path(sys.argv[1]), 'f1', '0', dict); print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(store.__file__).parents[1]
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    with hold(tmp_path, 0, 1) as holder:
+        assert said(holder) == b"held 1\n"
         with pytest.raises(InvalidStore, match="in use by another process 0"):
             prepare(tmp_path)
-        prepare(tmp_path, process="1")  # a peer of the same cluster
         holder.kill()
     prepare(tmp_path)  # a crash leaves nothing to clear away
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environment", "expected"),
-    [
-        (["flows.score"], {}, None),
-        (["flows.score", "-r", "here", "-s", "1"], {}, "here"),
-        (["flows.score", "--recovery-directory=here"], {"BYTEWAX_RECOVERY_DIRECTORY": "there"}, "here"),
-        (["flows.score"], {"BYTEWAX_RECOVERY_DIRECTORY": "there"}, "there"),
-    ],
-)
-def test_the_directory_is_the_one_that_bytewax_will_use(
-    arguments: list[str], environment: dict[str, str], expected: str | None
-) -> None:
-    found = store.directory_of(arguments, environment)
-    assert (found and str(found)) == expected
+def test_peers_meet_in_one_directory(tmp_path: Path) -> None:
+    with hold(tmp_path, 0, 2) as first, hold(tmp_path, 1, 2) as second:
+        assert {said(first), said(second)} == {b"held 2\n"}
+        first.kill()
+        with pytest.raises(
+            InvalidStore, match=r"in use by the processes \[1\] of an earlier start that had more than 1"
+        ):
+            prepare(tmp_path)
+        second.kill()
+    assert prepare(tmp_path).processes == 2  # so that whoever starts alone can fence both
+
+
+def test_peers_that_work_in_a_copy_are_refused(tmp_path: Path) -> None:
+    prepare(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with hold(tmp_path / "a", 0, 2) as first:
+        with pytest.raises(InvalidStore, match=r"processes \[0\] .* did not start to work in .*not copies of it"):
+            store.prepare(place(tmp_path / "b", 1, 2), "f1", lambda: {"transactions": "id-1"}, lambda: ENDS, 1.0)
+        first.kill()
