@@ -85,7 +85,7 @@ kafka *words: setup
 # the flow: Kafka in, Kafka out
 [group('run')]
 score *words: setup
-    @exec {{ python }} -m bytewax.run flows.score "$@"
+    @exec {{ python }} -m flows "$@"
 
 # a history to Kafka, at any speed: just replay history.parquet --speed 60
 [group('run')]

@@ -8,59 +8,36 @@ gets a new number.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
 from typing import TypeVar
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 
-from features.bundle import load
 from features.definitions import Entity, Feature
 from features.errors import VigieError
 from features.transaction import Transaction
-from flows import invocation, logs, stop, store, topics
 from flows.messages import Messages
-from flows.model import Model
-from flows.outbox import open_outbox
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from flows.sink import KafkaSink
 from flows.source import KafkaSource
+from flows.start import start
 from flows.windows import AccountLogic, EntityStep, Gather, MerchantLogic, gather_key
 
 A = TypeVar("A")
-
-_log = logging.getLogger(__name__)
 
 
 def flow() -> Dataflow:
     """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
     try:
-        settings = Settings.from_environment(os.environ)
-        place = invocation.of_process()
-        logs.set_up(settings.log_level, settings.log_directory, place.name)
-        bundle = load(settings.model)
-        model = Model(bundle)
-        topics.partitions(settings, settings.topics)
-        kept = store.prepare(
-            place,
-            bundle.manifest.fingerprint,
-            lambda: topics.ids(settings),
-            lambda: topics.ends(settings),
-            settings.patience,
-        )
-        outbox = open_outbox(settings, place, kept.processes if kept else 0)
+        settings, bundle, model, outbox, since, begins = start()
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
-    stop.on_signals(settings.stop_timeout)
-    _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     messages = Messages(model, scored_features=settings.scored_features)
 
-    begins = kept.begins if kept else None
     vigie = Dataflow("vigie")
-    read = op.input("read_v1", vigie, KafkaSource(settings, kept.made_at if kept else 0))  # Arrival | Rejection | Tick
+    read = op.input("read_v1", vigie, KafkaSource(settings, since))  # Arrival | Rejection | Tick
     candidates, rejected = with_features(read, bundle.features, settings)
     decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
     scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing)

@@ -95,7 +95,8 @@ def starts(
 def ids(settings: Settings) -> dict[str, str]:
     """Kafka's own ids of the input topics, by name; one that is deleted and made again gets another."""
     names = [settings.transactions_topic, settings.labels_topic]
-    described = _admin(settings).describe_topics(TopicCollection(names), request_timeout=settings.patience)
+    admin = _admin(settings)  # an answer needs its client until it is there
+    described = admin.describe_topics(TopicCollection(names), request_timeout=settings.patience)
     try:
         return {name: str(future.result().topic_id) for name, future in described.items()}
     except KafkaException as error:
@@ -117,7 +118,7 @@ def ends(settings: Settings) -> dict[str, list[int]]:
 def largest_record(settings: Settings, topic: str) -> int:
     """The size in bytes of the largest record that a topic takes, with key, headers and framing."""
     wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    admin = _admin(settings)  # an answer needs its client until it is there
+    admin = _admin(settings)  # as above
     try:
         (answer,) = admin.describe_configs([wanted], request_timeout=5).values()
         return int(answer.result()["max.message.bytes"].value)

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from features.definitions import FEATURES, OF_LABELS, Entity
 from features.transaction import Label, Transaction
-from flows import logs, score, sink, source, stop, topics, windows
+from flows import logs, score, sink, source, start, stop, topics, windows
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.settings import Settings
 from tests.features.live import bits
@@ -163,7 +163,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(logs, "set_up", lambda *_: None)
     monkeypatch.setattr(stop, "on_signals", lambda *_: None)
     monkeypatch.setattr(topics, "partitions", lambda *_: {})
-    monkeypatch.setattr(score, "open_outbox", lambda *_: None)
+    monkeypatch.setattr(start, "open_outbox", lambda *_: None)
     flow = score.flow()
     assert flow.flow_id == "vigie"
     assert sorted(stateful_ids(flow)) == [

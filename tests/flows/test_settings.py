@@ -29,7 +29,9 @@ DEFAULTS: dict[str, Any] = {
     "create_topics": True,
     "topic_partitions": 4,
     "start_from": "earliest",
+    "expired_offsets": "refuse",
     "kafka_timeout": timedelta(seconds=30),
+    "stop_timeout": timedelta(seconds=20),
     "log_level": "INFO",
     "log_directory": Path("logs"),
 }
@@ -49,6 +51,8 @@ OTHERS: list[tuple[str, str, str, object]] = [
     ("VIGIE_TOPIC_PARTITIONS", "12", "topic_partitions", 12),
     ("VIGIE_START_FROM", "LATEST", "start_from", "latest"),
     ("VIGIE_KAFKA_TIMEOUT", "1.5m", "kafka_timeout", timedelta(seconds=90)),
+    ("VIGIE_STOP_TIMEOUT", "5s", "stop_timeout", timedelta(seconds=5)),
+    ("VIGIE_EXPIRED_OFFSETS", "Skip", "expired_offsets", "skip"),
     ("VIGIE_LOG_LEVEL", "debug", "log_level", "DEBUG"),
     ("VIGIE_LOG_DIRECTORY", "/var/log/vigie", "log_directory", Path("/var/log/vigie")),
 ]
@@ -65,6 +69,7 @@ UNUSABLE = [
     ("VIGIE_TOPIC_PARTITIONS", "4.0", "a whole number from 1"),
     ("VIGIE_TOPIC_PARTITIONS", "٣", "a whole number from 1"),
     ("VIGIE_START_FROM", "now", "earliest, latest"),
+    ("VIGIE_EXPIRED_OFFSETS", "ignore", "refuse, skip"),
     ("VIGIE_LOG_LEVEL", "TRACE", "DEBUG, INFO, WARNING, ERROR"),
 ]
 
