@@ -66,8 +66,7 @@ def _run_cluster(count: int, options: Sequence[str]) -> int:
         return 1
     addresses = ";".join(f"{HOST}:{free_port()}" for _ in range(count))
     command = [sys.executable, "-m", "flows", *options, "-a", addresses, "-i"]
-    # Sessions of their own: a Ctrl-C reaches them once, by way of this process.
-    workers = [subprocess.Popen([*command, str(index)], start_new_session=True) for index in range(count)]
+    workers: list[subprocess.Popen[bytes]] = []
 
     def tell(number: int, _frame: FrameType | None) -> None:
         for worker in workers:
@@ -76,6 +75,8 @@ def _run_cluster(count: int, options: Sequence[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
+    # Sessions of their own: a Ctrl-C reaches them once, by way of this process.
+    workers += (subprocess.Popen([*command, str(index)], start_new_session=True) for index in range(count))
     while all(worker.poll() is None for worker in workers):
         time.sleep(0.1)
     failed = any(worker.poll() for worker in workers)

@@ -143,6 +143,7 @@ class Flow:
             future.result(timeout=30)
         self._inboxes = {purpose: Inbox(bootstrap, topic) for purpose, topic in self.topics.items()}
         self.changes = ""  # see launch
+        self.processes = 1  # see launch
         self._process: subprocess.Popen[bytes] | None = None
 
     def with_recovery(self) -> None:
@@ -160,13 +161,19 @@ class Flow:
         """Starts the process; what it prints goes to ``console``."""
         assert self._process is None
         with self.console.open("ab") as console:
-            self._process = launch(self.environment, console.fileno(), self.changes)
+            self._process = launch(self.environment, console.fileno(), self.changes, self.processes)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks the process to end, as an operator would; its exit status."""
         assert self._process is not None
         self._process.send_signal(number)
         return self.ended()
+
+    def workers(self) -> list[int]:
+        """The process ids of the flow's processes, where there are several."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
 
     def kill(self) -> None:
         """Ends the process as a crash would."""
@@ -261,18 +268,20 @@ def running(bootstrap: str, folder: Path, settings: Mapping[str, str] | None = N
         flow.close()
 
 
-def launch(environment: dict[str, str], output: int, changes: str = "") -> subprocess.Popen[bytes]:
-    """``python -m bytewax.run flows.score`` with these settings and no others.
+def launch(environment: dict[str, str], output: int, changes: str = "", processes: int = 1) -> subprocess.Popen[bytes]:
+    """``python -m bytewax.run flows.score`` with these settings and no others, or ``python -m flows`` where several.
 
     ``changes``: Python that is run before, to make constants smaller than a test has time for.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "VIGIE_"))}
-    command = ["-m", "bytewax.run"]
+    command = ["-m", "bytewax.run", "flows.score"]
     if changes:
         start = "import runpy; runpy.run_module('bytewax.run', run_name='__main__', alter_sys=True)"
-        command = ["-c", f"{changes}; {start}"]
+        command = ["-c", f"{changes}; {start}", "flows.score"]
+    if processes > 1:
+        command = ["-m", "flows", "-p", str(processes)]
     return subprocess.Popen(
-        [sys.executable, *command, "flows.score"],
+        [sys.executable, *command],
         cwd=ROOT,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,
