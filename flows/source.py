@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -50,10 +50,14 @@ class Positions(NamedTuple):
 
 
 class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
-    """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither."""
+    """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither.
 
-    def __init__(self, settings: Settings) -> None:
+    ``until``: offsets at which reading ends; see ``Reader``.
+    """
+
+    def __init__(self, settings: Settings, until: Mapping[PartitionId, int] | None = None) -> None:
         self.settings = settings
+        self.until = until
 
     def list_parts(self) -> list[str]:
         """One partition, whichever worker it falls to."""
@@ -61,7 +65,7 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions])
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or Positions({}, {}, 0))
+        return Reader(self.settings, resume_state or Positions({}, {}, 0), self.until)
 
 
 class Reading(NamedTuple):
@@ -73,9 +77,15 @@ class Reading(NamedTuple):
 
 
 class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
-    """Reads all partitions with one consumer."""
+    """Reads all partitions with one consumer; for ever, or with ``until`` to where all partitions named there are.
 
-    def __init__(self, settings: Settings, positions: Positions) -> None:
+    None of their records at those offsets or beyond leaves; and none is committed, for others will go on from there.
+    """
+
+    def __init__(
+        self, settings: Settings, positions: Positions, until: Mapping[PartitionId, int] | None = None
+    ) -> None:
+        self._until = until or {}
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
         self._transactions = settings.transactions_topic
@@ -84,6 +94,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._progress = metrics.Progress()
         self._next_tick = 0.0
         self._durable: dict[PartitionId, int] = {}
+        self._taken = ""  # when that was the position
         self._consumer = Consumer(
             {
                 "group.id": "vigie",
@@ -117,7 +128,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
 
     def next_batch(self) -> Iterable[Arrival | Rejection | Tick]:
         """The records that are next in event time, as far as that is known; never blocks."""
-        if stop.requested.is_set():
+        if stop.requested.is_set() or self._has_arrived():
             self._progress.tick(final=True)
             raise StopIteration
         now = microseconds(datetime.now(UTC))
@@ -125,7 +136,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             self._take(message, now + self._tolerance)
         for key, lane in self._lanes.moved():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
-            lane.at_end = lane.read_to >= high
+            lane.at_end = lane.read_to >= min(high, self._until.get(key, high))
         released = self._lanes.release(now)
         for key, full in self._lanes.throttle():
             (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
@@ -140,12 +151,14 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
     def snapshot(self) -> Positions:
         """The positions after the last record that was released.
 
-        What the snapshot before this one held is durable by now, and is told to Kafka, where lag is looked up.
+        What the snapshot before this one held is durable by now, and is told to Kafka, where lag is looked up, with the
+        time at which it was taken, since what was written before that time belongs to what was read before it.
         """
-        if self._durable:
-            offsets = [TopicPartition(*key, offset) for key, offset in self._durable.items()]
+        if self._durable and not self._until:
+            offsets = [TopicPartition(*key, offset, self._taken) for key, offset in self._durable.items()]
             self._consumer.commit(offsets=offsets, asynchronous=True)
         self._durable = self._lanes.offsets()
+        self._taken = rfc3339(microseconds(datetime.now(UTC)))
         return Positions(self._durable, self._lanes.leads(), self._watermark)
 
     def close(self) -> None:
@@ -166,6 +179,10 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             # Comes late, but where transaction markers end a partition it is the only sign of the end.
             lane.reached_end()
             return
+        if offset >= self._until.get(key, offset + 1):
+            lane.reached_end()
+            self._consumer.pause([TopicPartition(*key)])
+            return
         metrics.READ.labels(topic).inc()
         try:
             event = lane.parse(message.value(), latest)
@@ -177,6 +194,11 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         else:
             late = event.timestamp < lane.lead - self._lateness
             self._lanes.add(key, offset, event.timestamp, Reading(event, late, message))
+
+    def _has_arrived(self) -> bool:
+        """Whether everything before ``until`` has left; a lane that was given up may still have some of it."""
+        lanes = [self._lanes[key] for key in self._until]
+        return bool(lanes) and all(lane.at_end and not lane.given_up and not lane.waiting for lane in lanes)
 
     def _arrival(self, reading: Reading) -> Arrival | Rejection:
         event, late, message = reading

@@ -11,11 +11,12 @@ import argparse
 import fcntl
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from bytewax.recovery import init_db_dir
 
@@ -23,6 +24,7 @@ from features.errors import InvalidStore
 
 PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
 IDENTITY: Final = "vigie.json"
+UNFINISHED: Final = "unfinished"  # in the identity, of a store that is being filled
 
 Ends = dict[str, list[int]]
 
@@ -60,35 +62,92 @@ def prepare(directory: Path, fingerprint: str, process: str, ends: Callable[[], 
     return noted
 
 
-def _identify(directory: Path, fingerprint: str, ends: Ends) -> Ends:
+def begin(directory: Path, fingerprint: str, process: str, ends: Ends) -> None:
+    """Makes a new store, or takes one without states, to be filled by other means than the flow, and holds it.
+
+    Until ``finish`` the flow refuses it, and ``begin`` would empty it and start over. ``ends``: where the flow's part
+    of the output topics begins; what the store noted before stands where it is earlier. Raises ``InvalidStore`` where
+    the store has states, or is incomplete or in use.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _hold(directory / f"process-{process}.lock", process)
+    with _alone(directory / "prepare.lock"):
+        if not list(directory.glob("part-*.sqlite3")):
+            init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+        parts = _parts(directory)
+        identity = _identity(directory) or {}
+        if UNFINISHED not in identity and any(_rows(part, "SELECT 1 FROM snaps LIMIT 1") for part in parts):
+            raise InvalidStore(
+                f"{directory} holds states already, and the flow goes on from them; use another recovery directory, or "
+                "remove this one to begin anew"
+            )
+        noted = identity.get("outputs_begin", {})
+        earlier = {topic: list(map(min, ends[topic], noted.get(topic, ends[topic]))) for topic in ends}
+        _identify(directory, fingerprint, earlier, unfinished=True)
+        for part in parts:
+            _remove_from(part, 0)
+            for table in ("fronts", "exs", "commits"):
+                _write(part, f"DELETE FROM {table}")  # noqa: S608  # names of our own
+
+
+def finish(directory: Path, fingerprint: str) -> None:
+    """Makes what ``begin`` began the flow's; it is on disk when this returns."""
+    for part in _parts(directory):
+        _rows(part, "PRAGMA wal_checkpoint(TRUNCATE)")
+        _sync(part)
+    _identify(directory, fingerprint, (_identity(directory) or {})["outputs_begin"])
+
+
+def keys(directory: Path, step_id: str) -> int:
+    """How many keys of a step have a state."""
+    query = "SELECT count(DISTINCT state_key) FROM snaps WHERE step_id = ? AND ser_change IS NOT NULL"
+    return sum(_rows(part, query, step_id)[0][0] for part in _parts(directory))
+
+
+def _identify(directory: Path, fingerprint: str, ends: Ends, *, unfinished: bool = False) -> Ends:
     """Notes whose store it is, and where the flow's part of the output topics begins."""
-    content = json.dumps({"flow": "vigie", "features": fingerprint, "outputs_begin": ends})
+    content = {"flow": "vigie", "features": fingerprint, "outputs_begin": ends}
     partial = directory / f".{IDENTITY}"
-    partial.write_text(content)
+    partial.write_text(json.dumps(content | ({UNFINISHED: True} if unfinished else {})))
+    _sync(partial)
     partial.replace(directory / IDENTITY)
+    _sync(directory)
     return ends
 
 
-def _check_identity(directory: Path, fingerprint: str, ends: Callable[[], Ends]) -> Ends:
+def _identity(directory: Path) -> dict[str, Any] | None:
+    """What was noted; None where nothing was."""
     file = directory / IDENTITY
     try:
-        identity = json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(file.read_text())
     except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
+    return found
+
+
+def _check_identity(directory: Path, fingerprint: str, ends: Callable[[], Ends]) -> Ends:
+    identity = _identity(directory)
+    if identity is None:
         # Made with `python -m bytewax.recovery`, and so far of nobody: its first flow owns it.
         if any(_rows(part, "SELECT 1 FROM snaps LIMIT 1") for part in _parts(directory)):
             raise InvalidStore(
                 f"{directory} holds states but no {IDENTITY}, so nobody knows whose they are; "
                 "use another recovery directory"
-            ) from None
+            )
         return _identify(directory, fingerprint, ends())
-    except ValueError as error:
-        raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
     if identity.get("flow") != "vigie":
         raise InvalidStore(f"{directory} belongs to the flow {identity.get('flow')!r}; use another recovery directory")
     if identity.get("features") != fingerprint:
         raise InvalidStore(
             f"{directory} holds the states of other features (fingerprint {identity.get('features')}, this model has "
             f"{fingerprint}); use the model they belong to, or an empty recovery directory and replay the last weeks"
+        )
+    if UNFINISHED in identity:
+        raise InvalidStore(
+            f"{directory} was to be filled by `just warm`, which has not ended well; run it again, or use another "
+            "recovery directory"
         )
     begins: Ends = identity["outputs_begin"]
     return begins
@@ -129,19 +188,32 @@ def _resume_epoch(parts: Sequence[Path]) -> int:
 
 def _remove_from(part: Path, epoch: int) -> int:
     """Removes what belongs to the epoch and later ones; returns how many rows."""
+    return _write(part, "DELETE FROM snaps WHERE snap_epoch >= ?", epoch)
+
+
+def _write(part: Path, statement: str, *values: int) -> int:
     try:
         with closing(sqlite3.connect(part)) as connection, connection:
-            return connection.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,)).rowcount
+            return connection.execute(statement, values).rowcount
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be cleaned ({error}); restore it from a backup") from error
 
 
-def _rows(part: Path, query: str) -> list[tuple[int, ...]]:
+def _rows(part: Path, query: str, *values: str) -> list[tuple[int, ...]]:
     try:
         with closing(sqlite3.connect(part)) as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be read ({error}); restore it from a backup") from error
+
+
+def _sync(path: Path) -> None:
+    """Returns when the file, or the names in the folder, are on disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _hold(file: Path, process: str) -> None:
