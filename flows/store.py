@@ -85,9 +85,7 @@ def begin(directory: Path, fingerprint: str, process: str, ends: Ends) -> None:
         earlier = {topic: list(map(min, ends[topic], noted.get(topic, ends[topic]))) for topic in ends}
         _identify(directory, fingerprint, earlier, unfinished=True)
         for part in parts:
-            _remove_from(part, 0)
-            for table in ("fronts", "exs", "commits"):
-                _write(part, f"DELETE FROM {table}")  # noqa: S608  # names of our own
+            _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
 
 
 def finish(directory: Path, fingerprint: str) -> None:
@@ -188,13 +186,14 @@ def _resume_epoch(parts: Sequence[Path]) -> int:
 
 def _remove_from(part: Path, epoch: int) -> int:
     """Removes what belongs to the epoch and later ones; returns how many rows."""
-    return _write(part, "DELETE FROM snaps WHERE snap_epoch >= ?", epoch)
+    return _write(part, f"DELETE FROM snaps WHERE snap_epoch >= {epoch:d}")  # noqa: S608  # a number
 
 
-def _write(part: Path, statement: str, *values: int) -> int:
+def _write(part: Path, *statements: str) -> int:
+    """Executes all or none; returns how many rows were changed."""
     try:
         with closing(sqlite3.connect(part)) as connection, connection:
-            return connection.execute(statement, values).rowcount
+            return sum(connection.execute(statement).rowcount for statement in statements)
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be cleaned ({error}); restore it from a backup") from error
 
