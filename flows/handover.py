@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -85,6 +85,7 @@ def _ask(settings: Settings, what: str, ask: Callable[[Consumer, float], list[To
 def _instant(metadata: str | None) -> int | None:
     """A commit of another program, or of an older version of this one, says nothing that can be read."""
     try:
-        return microseconds(datetime.fromisoformat(metadata or "").astimezone(UTC))
+        instant = datetime.fromisoformat(metadata or "")
     except ValueError:
         return None
+    return microseconds(instant) if instant.tzinfo else None

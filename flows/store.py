@@ -88,12 +88,18 @@ def begin(directory: Path, fingerprint: str, process: str, ends: Ends) -> None:
             _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
 
 
-def finish(directory: Path, fingerprint: str) -> None:
-    """Makes what ``begin`` began the flow's; it is on disk when this returns."""
+def begins(directory: Path) -> Ends:
+    """Where the flow's part of the output topics begins, as the store has noted it."""
+    noted: Ends = (_identity(directory) or {})["outputs_begin"]
+    return noted
+
+
+def finish(directory: Path, fingerprint: str, ends: Ends) -> None:
+    """Makes what ``begin`` began the flow's, with ``ends`` as there; it is on disk when this returns."""
     for part in _parts(directory):
         _rows(part, "PRAGMA wal_checkpoint(TRUNCATE)")
         _sync(part)
-    _identify(directory, fingerprint, (_identity(directory) or {})["outputs_begin"])
+    _identify(directory, fingerprint, ends)
 
 
 def keys(directory: Path, step_id: str) -> int:
@@ -147,8 +153,8 @@ def _check_identity(directory: Path, fingerprint: str, ends: Callable[[], Ends])
             f"{directory} was to be filled by `just warm`, which has not ended well; run it again, or use another "
             "recovery directory"
         )
-    begins: Ends = identity["outputs_begin"]
-    return begins
+    noted: Ends = identity["outputs_begin"]
+    return noted
 
 
 def _parts(directory: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -37,6 +37,21 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
 
     Raises ``KafkaFailure`` where Kafka does not give them.
     """
+    end, found = _identities(settings, topic, number, start)
+    return end, frozenset(found.values())
+
+
+def first_open(settings: Settings, topic: str, number: int, start: int, is_done: Callable[[bytes], bool]) -> int:
+    """The offset of the first record from ``start`` on whose identity is not done with; the end where all are.
+
+    Raises ``KafkaFailure`` where Kafka does not give them.
+    """
+    end, found = _identities(settings, topic, number, start)
+    return next((offset for offset, name in found.items() if not is_done(name)), end)
+
+
+def _identities(settings: Settings, topic: str, number: int, start: int) -> tuple[int, dict[int, bytes]]:
+    """The end, and the identity of each record by its offset."""
     consumer = Consumer(
         {
             "group.id": "vigie-tail",
@@ -50,9 +65,9 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
     )
     try:
         low, end = topics.edges(consumer, topic, number, settings)
-        found: set[bytes] = set()
+        found: dict[int, bytes] = {}
         if max(low, start) >= end:
-            return end, frozenset()
+            return end, found
         consumer.assign([TopicPartition(topic, number, max(low, start))])
         patience = settings.kafka_timeout.total_seconds()
         while (message := consumer.poll(patience)) is not None:
@@ -61,13 +76,13 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
                 raise KafkaFailure(f"{topic}[{number}] cannot be read back: {error.str()}")
             if error is None:
                 try:
-                    found.add(identity(message.value(), _headers(message)))
+                    found[message.offset() or 0] = identity(message.value(), _headers(message))
                 except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as stray:
                     _log.warning("%s[%s] offset %s is none of ours: %s", topic, number, message.offset(), stray)
             # The sign of the end comes late, but where transaction markers end a partition there is no other.
             if error is not None or (message.offset() or 0) + 1 >= end:
                 _log.info("read back", extra={"topic": topic, "partition": number, "records": len(found)})
-                return end, frozenset(found)
+                return end, found
         raise KafkaFailure(f"{topic}[{number}] gives nothing of what lies beyond offset {start}")
     finally:
         consumer.close()

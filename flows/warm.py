@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from features.errors import InvalidHistory, InvalidSetting, KafkaFailure, VigieE
 from features.history import column_map
 from features.history import load as load_history
 from features.transaction import MICROSECOND, microseconds, rfc3339
-from flows import handover, logs, past, seam, stop, store, topics
+from flows import handover, logs, past, seam, stop, store, tail, topics
 from flows.lanes import PartitionId
 from flows.settings import Settings
 from flows.source import KafkaSource, Positions
@@ -41,10 +41,14 @@ _log = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """What there is to say of a past: ``offsets``: where the flow begins to read the transactions topic."""
+    """What there is to say of a past.
+
+    ``offsets``: where the flow begins to read the transactions topic. ``begins``: where its part of the outputs does.
+    """
 
     taken: Taken
     offsets: list[int]
+    begins: store.Ends
     notes: list[str]
 
 
@@ -87,7 +91,7 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
             f"{too_late:,} that are not are older than {rfc3339(positions.watermark)}, the end of the history less the "
             "allowed lateness: the flow will reject them as too_late; export the history anew if it should hold them"
         )
-    return Outcome(taken, [each.offset for each in seams], notes)
+    return Outcome(taken, [each.offset for each in seams], store.begins(directory), notes)
 
 
 def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str) -> Outcome:
@@ -112,7 +116,25 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
             f"{rfc3339(taken.oldest)} on; windows reach {wanted} back, so features will be wrong for "
             f"{wanted - found}: fill the store from a history instead, or raise the topic's retention.ms"
         )
-    return Outcome(taken, [ends[topic, number] for number in range(len(lows))], notes)
+    begins = _open_ends(settings, store.begins(directory), taken, ends)
+    return Outcome(taken, [ends[topic, number] for number in range(len(lows))], begins, notes)
+
+
+def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mapping[PartitionId, int]) -> store.Ends:
+    """Where the outputs begin, less the records that are done with: the flow would look for them for ever."""
+    done = set(taken.latest)
+
+    def is_done(identity: bytes) -> bool:
+        topic, _, place = identity.decode(errors="replace").partition("\n")
+        number, _, offset = place.partition("\n")
+        if topic == settings.transactions_topic and number.isdigit() and offset.isdigit():
+            return int(offset) < ends.get((topic, int(number)), 0)
+        return identity in done
+
+    return {
+        topic: [tail.first_open(settings, topic, number, begin, is_done) for number, begin in enumerate(of_topic)]
+        for topic, of_topic in begins.items()
+    }
 
 
 def _until(settings: Settings, until: str) -> tuple[dict[PartitionId, int], store.Ends, list[str]]:
@@ -166,7 +188,7 @@ def _beginnings(settings: Settings, topic: str) -> dict[PartitionId, int]:
 
 
 def _report(outcome: Outcome, settings: Settings, directory: Path, seconds: float) -> None:
-    taken, offsets, notes = outcome
+    taken, offsets, _, notes = outcome
     size = sum(file.stat().st_size for file in directory.iterdir())
     accounts, merchants = (store.keys(directory, f"vigie.{entity}_windows_v1") for entity in ("account", "merchant"))
     places = ", ".join(f"[{number}] {offset:,}" for number, offset in enumerate(offsets))
@@ -213,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = from_history(settings, bundle, directory, history)
         if stop.requested.is_set():
             return _stopped(directory)
-        store.finish(directory, bundle.manifest.fingerprint)
+        store.finish(directory, bundle.manifest.fingerprint, outcome.begins)
     except (VigieError, OSError) as error:
         print(f"warm: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ Flow and steps have the names that they have in ``flows.score``, since states ar
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
@@ -21,20 +22,26 @@ from bytewax.testing import run_main
 from features.definitions import Feature
 from features.transaction import MICROSECOND, Label, Transaction
 from flows import stop
+from flows.past import identity
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.score import with_features
 from flows.settings import Settings
 from flows.source import Positions
 
 BATCH: Final = 1000
+LATEST: Final = 500_000  # transactions, about those of the minutes before a crash
 ONE_EPOCH: Final = timedelta(days=365)  # so that every state is saved once, at the end
 
 
 class Taken:
-    """What has become part of the states; ``oldest`` and ``newest``: event times of the transactions."""
+    """What has become part of the states; ``oldest`` and ``newest``: event times of the transactions.
+
+    ``latest``: the identities of the last transactions.
+    """
 
     def __init__(self) -> None:
         self.transactions = self.labels = self.oldest = self.newest = 0
+        self.latest: deque[bytes] = deque(maxlen=LATEST)
 
     def note(self, item: Arrival | Rejection | Tick) -> Arrival | Rejection | Tick:
         """Counts the item, and gives it back."""
@@ -46,6 +53,7 @@ class Taken:
                 self.oldest = min(self.oldest, instant) if self.transactions else instant
                 self.newest = max(self.newest, instant)
                 self.transactions += 1
+                self.latest.append(identity(item.event.account_id, item.event.transaction_id))
         return item
 
     def span(self) -> timedelta:

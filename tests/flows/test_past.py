@@ -15,7 +15,7 @@ from bytewax.recovery import init_db_dir
 from features.definitions import FEATURES, Entity, reach
 from features.fields import END
 from features.state import EntityState, Plan
-from features.transaction import MICROSECOND
+from features.transaction import MICROSECOND, microseconds
 from flows import past, stop
 from flows.settings import Settings
 from flows.source import Positions
@@ -24,6 +24,7 @@ from flows.windows import Saved
 from tests.features.live import frame
 from tests.flows.traffic import history
 
+OfUse = tuple[list[object], dict[str, object], list[object]]  # events, labels, ids
 SETTINGS = Settings.from_environment({})
 LATENESS = SETTINGS.allowed_lateness // MICROSECOND
 POSITIONS = Positions({("transactions", 0): 12}, {("transactions", 0): 34}, 56)
@@ -34,7 +35,7 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "on_signals", lambda: None)
 
 
-def states(directory: Path, part: pl.DataFrame, watermark: int) -> dict[tuple[str, str], object]:
+def states(directory: Path, part: pl.DataFrame, watermark: int) -> dict[tuple[str, str], OfUse]:
     """What the states hold that is still of use, by step and key."""
     directory.mkdir()
     init_db_dir(directory, 1)  # type: ignore[no-untyped-call]
@@ -47,7 +48,7 @@ def states(directory: Path, part: pl.DataFrame, watermark: int) -> dict[tuple[st
     return {key: state for key, state in of_use.items() if any(state)}
 
 
-def _of_use(step: str, saved: Saved, watermark: int) -> tuple[object, ...]:
+def _of_use(step: str, saved: Saved, watermark: int) -> OfUse:
     plan = Plan(FEATURES, Entity.ACCOUNT if "account" in step else Entity.MERCHANT)
     state = EntityState.unpack(plan, saved.state)
     texts = [[field.texts.split(END)[code] for code in field.codes] for field in state.fields]
@@ -70,7 +71,7 @@ def test_what_windows_cannot_reach_leaves_nothing(tmp_path: Path) -> None:
     assert 0 < len(recent) < len(whole) / 2
     all_of_it = states(tmp_path / "whole", whole, end - LATENESS)
     assert len(all_of_it) > 50
-    assert any(label for _, label, _ in all_of_it.values() if label)  # type: ignore[misc]  # tuples of three
+    assert any(labels for _, labels, _ in all_of_it.values())
     assert states(tmp_path / "recent", recent, end - LATENESS) == all_of_it
     shorter = past.since(whole, end - reach(FEATURES) // MICROSECOND + LATENESS)
     assert states(tmp_path / "shorter", shorter, end - LATENESS) != all_of_it
@@ -80,5 +81,5 @@ def test_labels_come_after_the_delay_of_the_bundle() -> None:
     part = frame(history(3, days=30)[0]).with_columns(is_fraud=pl.lit(value=True))
     first = part["timestamp"][0]
     known = [getattr(event, "labelled_at", 0) for event in past.events_of(part, timedelta(days=3))]
-    assert past.microseconds(first + timedelta(days=3)) in known
-    assert past.microseconds(first + timedelta(days=7)) not in known
+    assert microseconds(first + timedelta(days=3)) in known
+    assert microseconds(first + timedelta(days=7)) not in known

@@ -23,17 +23,20 @@ ENDS = {"scored": [3, 5], "alerts": [0, 0]}
 @pytest.fixture(autouse=True)
 def _released() -> Iterator[None]:
     yield
+    release()
+
+
+def release() -> None:
     for lock in store._held:
         lock.close()
     store._held.clear()
 
 
 def prepare(directory: Path, fingerprint: str = "f1", process: str = "0") -> store.Ends:
-    found = store.prepare(directory, fingerprint, process, lambda: ENDS)
-    for lock in store._held:
-        lock.close()
-    store._held.clear()
-    return found
+    try:
+        return store.prepare(directory, fingerprint, process, lambda: ENDS)
+    finally:
+        release()
 
 
 def write(part: Path, statement: str, rows: list[tuple[object, ...]]) -> None:
@@ -125,6 +128,44 @@ def test_a_store_in_use_by_the_same_process_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path, process="1")  # a peer of the same cluster
         holder.kill()
     prepare(tmp_path)  # a crash leaves nothing to clear away
+
+
+def begin(directory: Path, ends: store.Ends = ENDS) -> None:
+    try:
+        store.begin(directory, "f1", "0", ends)
+    finally:
+        release()
+
+
+def test_a_store_that_is_being_filled_is_refused_until_it_is_whole(tmp_path: Path) -> None:
+    begin(tmp_path)
+    write(tmp_path / "part-0.sqlite3", SNAP, [("a", 0)])
+    with pytest.raises(InvalidStore, match=r"was to be filled by `just warm`.*run it again"):
+        prepare(tmp_path)
+    store.finish(tmp_path, "f1", {"scored": [1, 2], "alerts": [0, 0]})
+    assert prepare(tmp_path) == {"scored": [1, 2], "alerts": [0, 0]}
+    with pytest.raises(InvalidStore, match="holds states already"):
+        begin(tmp_path)
+
+
+def test_filling_starts_over_with_nothing(tmp_path: Path) -> None:
+    begin(tmp_path)
+    part = tmp_path / "part-0.sqlite3"
+    write(part, SNAP, [("a", 1)])
+    write(part, EXECUTION, [(0, 1, 1)])
+    write(part, FRONTIER, [(0, 0, 2)])
+    begin(tmp_path)
+    assert snaps(tmp_path) == set()
+    store.finish(tmp_path, "f1", store.begins(tmp_path))
+    write(part, SNAP, [("b", 1), ("c", 1)])
+    assert store.keys(tmp_path, "vigie.s") == 2
+    assert store.keys(tmp_path, "vigie.t") == 0
+
+
+def test_outputs_begin_where_the_earliest_that_was_noted_says(tmp_path: Path) -> None:
+    prepare(tmp_path)  # a flow that died before it had saved anything, but may have written
+    begin(tmp_path, {"scored": [9, 1], "alerts": [0, 4]})
+    assert store.begins(tmp_path) == {"scored": [3, 1], "alerts": [0, 0]}
 
 
 @pytest.mark.parametrize(

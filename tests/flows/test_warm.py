@@ -219,7 +219,8 @@ def test_a_lost_store_is_filled_again_from_the_topics(kafka: LocalKafka, tmp_pat
         assert status == 0, err
         assert "covers" not in out, "the topics have all of it"
         begins = json.loads((tmp_path / "recovery" / store.IDENTITY).read_text())["outputs_begin"]
-        assert begins[flow.topics["scored"]] == [0, 0, 0], "a minute before that, nothing had been written"
+        assert sum(begins[flow.topics["scored"]]) <= position, "what is written of what lies beyond is looked for"
+        assert sum(begins[flow.topics["scored"]]) > position / 2, "but not what is done with"
         flow.start()
         flow.read_all("scored", len(transactions))
         assert flow.stop() == 0
