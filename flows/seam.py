@@ -7,6 +7,7 @@ history the flow knows again by its id, and drops, as far back as it remembers i
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -89,9 +90,13 @@ def find(settings: Settings, end: int, instants: Callable[[], Mapping[bytes, int
         open_ends = {number: high for number, (low, high) in enumerate(edges) if low < high}
         known = instants() if open_ends else {}
         consumer.assign([TopicPartition(topic, number, edges[number][0]) for number in open_ends])
+        patience = settings.kafka_timeout.total_seconds()
+        give_up = time.monotonic() + patience
         while open_ends:
-            messages = consumer.consume(1000, settings.kafka_timeout.total_seconds())
-            if not messages:
+            messages = consumer.consume(1000, 0.1)  # it waits for so many
+            if messages:
+                give_up = time.monotonic() + patience
+            elif time.monotonic() > give_up:
                 raise KafkaFailure(f"{topic}{sorted(open_ends)} gives nothing more, though there is more; try again")
             for message in messages:
                 number, offset, error = message.partition(), message.offset(), message.error()
