@@ -87,6 +87,11 @@ kafka *words: setup
 score *words: setup
     @exec {{ python }} -m flows "$@"
 
+# a recovery store that knows the past: just warm history.parquet -r recovery
+[group('run')]
+warm *words: setup
+    @exec {{ python }} -m flows.warm "$@"
+
 # a history to Kafka, at any speed: just replay history.parquet --speed 60
 [group('run')]
 replay *words: setup

@@ -87,8 +87,7 @@ class Bank:
     """Transactions without end, of so many accounts."""
 
     def __init__(self, settings: Settings, accounts: int) -> None:
-        self._settings = settings
-        self._accounts = accounts
+        self._topic, self._accounts = settings.transactions_topic, accounts
         self._random = np.random.default_rng(7)
         self._producer = Producer({"linger.ms": "2", **settings.kafka, "enable.idempotence": "true"})
         self.sent = 0
@@ -103,7 +102,7 @@ class Bank:
             "amount": round(float(self._random.gamma(2.0, 30.0)) + 0.01, 2),
             "timestamp": rfc3339(BEGIN + self.sent * STEP),
         }
-        self._producer.produce(self._settings.transactions_topic, _encode(message), account)
+        self._producer.produce(self._topic, _encode(message), account)
         self._producer.poll(0)
         self.sent += 1
 
@@ -123,8 +122,7 @@ class Scores:
         topic = settings.scored_topic
         self._consumer = Consumer({**settings.kafka, "group.id": "bench", "fetch.wait.max.ms": "5"})
         self._consumer.assign([TopicPartition(topic, n, 0) for n in range(topics.partitions(settings, [topic])[topic])])
-        self.came: dict[int, float] = {}
-        self.last = 0.0
+        self.came, self.last = dict[int, float](), 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -167,8 +165,7 @@ class Flow:
         self.settings = Settings.from_environment(self.environment)
         topics.partitions(self.settings, self.settings.topics)
         self.store = folder / "recovery"
-        self._way = way
-        self._console = folder / "console"
+        self._way, self._console = way, folder / "console"
 
     def start(self) -> None:
         """Starts it, or starts it again."""
@@ -189,11 +186,11 @@ class Flow:
 
 
 class Measured(NamedTuple):
-    """One way, once."""
+    """One way, once: scored a second from a backlog; CPU microseconds of the flow each; latencies in milliseconds."""
 
-    throughput: float  # scored a second, from a backlog
-    cpu: float  # microseconds of the flow's process a transaction
-    p50: float  # milliseconds
+    throughput: float
+    cpu: float
+    p50: float
     p99: float
     p999: float
 

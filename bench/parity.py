@@ -30,10 +30,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from features import batch
-from features.definitions import FEATURES, LABEL_DELAY
+from features.definitions import FEATURES
 from features.errors import VigieError
 from features.history import column_map, load
-from features.transaction import MICROSECOND, Label, Transaction
+from features.transaction import Label, Transaction
+from flows.past import events_of
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.score import with_features
 from flows.settings import Settings
@@ -91,30 +92,6 @@ class Collect(DynamicSink[Candidate], StatelessSinkPartition[Candidate]):
         for transaction, features in items:
             self._values[self._rows[transaction.transaction_id]] = features
         self._progress.advance(self._task, len(items))
-
-
-def events_of(history: pl.DataFrame) -> Iterator[Transaction | Label]:
-    """The history's transactions, and the labels of its frauds when they became known: before what happens then."""
-    instant = pl.col("timestamp").dt.epoch("us")
-    columns = (
-        *("transaction_id", "account_id", "merchant_id", "amount"),
-        instant,
-        *("transaction_type", "location", "device_id"),
-    )
-    known = pl.coalesce(pl.col("labelled_at").dt.epoch("us"), instant + LABEL_DELAY // MICROSECOND)
-    labels = (
-        history.filter("is_fraud")
-        .select("transaction_id", "account_id", "merchant_id", instant, "is_fraud", known.alias("known"))
-        .sort("known", maintain_order=True)
-    )
-    pending = (Label(*row) for row in labels.iter_rows())
-    label = next(pending, None)
-    for row in history.select(columns).iter_rows():
-        transaction = Transaction(*row)
-        while label is not None and label.labelled_at <= transaction.timestamp:
-            yield label
-            label = next(pending, None)
-        yield transaction
 
 
 def stream(history: pl.DataFrame, progress: Progress) -> NDArray[np.float32]:

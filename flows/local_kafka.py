@@ -183,7 +183,9 @@ class LocalKafka:
         return True
 
     def _write_properties(self) -> None:
-        controller = f"{HOST}:{free_port()}"
+        while (second := free_port()) == self.port:  # the broker does not listen on its own port yet
+            pass
+        controller = f"{HOST}:{second}"
         listeners = [f"PLAINTEXT://{self.bootstrap_servers}", f"CONTROLLER://{controller}"]
         if "listeners" in self._properties:
             listeners.append(self._properties["listeners"])

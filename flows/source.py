@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -53,12 +53,16 @@ class Positions(NamedTuple):
 
 
 class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
-    """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither."""
+    """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither.
 
-    def __init__(self, settings: Settings, since: int) -> None:
-        """``since``: when the recovery store was made, in microseconds since 1970; 0 without one."""
+    ``since``: where no state was saved, the instant from which on this flow has rejected records, in microseconds since
+    1970; 0 where it has rejected none. ``until``: offsets at which reading ends; see ``Reader``.
+    """
+
+    def __init__(self, settings: Settings, since: int, until: Mapping[PartitionId, int] | None = None) -> None:
         self.settings = settings
         self.since = since
+        self.until = until
 
     def list_parts(self) -> list[str]:
         """One partition, whichever worker it falls to."""
@@ -66,7 +70,7 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions])
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or Positions({}, {}, 0, self.since))
+        return Reader(self.settings, resume_state or Positions({}, {}, 0, self.since), self.until)
 
 
 class Reading(NamedTuple):
@@ -78,9 +82,15 @@ class Reading(NamedTuple):
 
 
 class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
-    """Reads all partitions with one consumer."""
+    """Reads all partitions with one consumer; for ever, or with ``until`` to where all partitions named there are.
 
-    def __init__(self, settings: Settings, positions: Positions) -> None:
+    None of their records at those offsets or beyond leaves; and none is committed, for others will go on from there.
+    """
+
+    def __init__(
+        self, settings: Settings, positions: Positions, until: Mapping[PartitionId, int] | None = None
+    ) -> None:
+        self._until = until or {}
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
         self._transactions = settings.transactions_topic
@@ -90,11 +100,13 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._progress = metrics.Progress()
         self._next_tick = 0.0
         self._durable: dict[PartitionId, int] = {}
+        self._taken_at = positions.taken_at
         self._consumer = Consumer(
             {
                 "group.id": GROUP,
                 "fetch.wait.max.ms": "100",
                 **settings.kafka,
+                "isolation.level": "read_committed",
                 "enable.auto.commit": "false",
                 "enable.partition.eof": "true",
                 "auto.offset.reset": "error",
@@ -119,7 +131,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
 
     def next_batch(self) -> Iterable[Arrival | Rejection | Tick]:
         """The records that are next in event time, as far as that is known; never blocks."""
-        if stop.requested.is_set():
+        if stop.requested.is_set() or self._has_arrived():
             self._progress.tick(final=True)
             raise StopIteration
         now = microseconds(datetime.now(UTC))
@@ -127,12 +139,14 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             self._take(message, now + self._tolerance)
         for key, lane in self._lanes.moved():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
-            lane.at_end = lane.read_to >= high
+            lane.at_end = lane.read_to >= min(high, self._until.get(key, high))
         released = self._lanes.release(now)
         for key, full in self._lanes.throttle():
             (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
         items: list[Arrival | Rejection | Tick] = [self._arrival(reading) for reading in released]
         self._next_watermark = max(self._next_watermark, self._lanes.slowest(self._transactions) - self._lateness)
+        if self._until:
+            self._watermark = self._next_watermark  # the past is read in one epoch, and nothing of it comes out
         self._progress.tick()
         if time.monotonic() >= self._next_tick:
             self._next_tick = time.monotonic() + TICK_EVERY
@@ -142,14 +156,16 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
     def snapshot(self) -> Positions:
         """The positions after the last record that was released.
 
-        What the snapshot before this one held is durable by now, and is told to Kafka, where lag is looked up.
+        What the snapshot before this one held is durable by now, and is told to Kafka, where lag is looked up, with the
+        time at which it was taken, since what was written before that time belongs to what was read before it.
         """
-        if self._durable:
-            offsets = [TopicPartition(*key, offset) for key, offset in self._durable.items()]
+        if self._durable and not self._until:
+            offsets = [TopicPartition(*key, offset, rfc3339(self._taken_at)) for key, offset in self._durable.items()]
             self._consumer.commit(offsets=offsets, asynchronous=True)
         self._durable = self._lanes.offsets()
         self._watermark = self._next_watermark
-        return Positions(self._durable, self._lanes.leads(), self._watermark, microseconds(datetime.now(UTC)))
+        self._taken_at = microseconds(datetime.now(UTC))
+        return Positions(self._durable, self._lanes.leads(), self._watermark, self._taken_at)
 
     def close(self) -> None:
         """Leaves Kafka."""
@@ -169,6 +185,10 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             # Comes late, but where transaction markers end a partition it is the only sign of the end.
             lane.reached_end()
             return
+        if offset >= self._until.get(key, offset + 1):
+            lane.reached_end()
+            self._consumer.pause([TopicPartition(*key)])
+            return
         metrics.READ.labels(topic).inc()
         if (topic, number, offset) in self._rejected:
             latest = 0
@@ -182,6 +202,11 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         else:
             late = event.timestamp < lane.lead - self._lateness
             self._lanes.add(key, offset, event.timestamp, Reading(event, late, message))
+
+    def _has_arrived(self) -> bool:
+        """Whether everything before ``until`` has left; a lane that was given up may still have some of it."""
+        lanes = [self._lanes[key] for key in self._until]
+        return bool(lanes) and all(lane.at_end and not lane.given_up and not lane.waiting for lane in lanes)
 
     def _arrival(self, reading: Reading) -> Arrival | Rejection:
         event, late, message = reading

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from features.bundle import Bundle, load
-from flows import invocation, logs, stop, store, topics
+from features.errors import InvalidStore
+from flows import handover, invocation, logs, stop, store, topics
+from flows.invocation import Invocation
 from flows.model import Model
 from flows.outbox import Outbox, open_outbox
-from flows.settings import Settings
+from flows.settings import GROUP, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -34,16 +37,33 @@ def start() -> Started:
     bundle = load(settings.model)
     model = Model(bundle)
     topics.partitions(settings, settings.topics)
-    kept = store.prepare(
-        place,
-        bundle.manifest.fingerprint,
-        lambda: topics.ids(settings),
-        lambda: topics.ends(settings),
-        settings.patience,
-    )
-    if kept is None:
-        _log.warning("no recovery directory (-r): after a stop the flow starts anew, and writes all anew")
+    kept = _prepare(settings, place, bundle)
     outbox = open_outbox(settings, place, kept.processes if kept else 0)
     stop.on_signals(settings.stop_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     return Started(settings, bundle, model, outbox, kept.made_at if kept else 0, kept.begins if kept else None)
+
+
+def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Store | None:
+    if place.recovery is None:
+        _log.warning("no recovery directory (-r): after a stop the flow starts anew, and writes all anew")
+        return None
+    owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
+    outputs = settings.topics[2:]
+    kept = store.prepare(place.recovery, place, owner, lambda: topics.ends(settings, outputs), settings.patience)
+    if not kept.resumes:
+        _check_beginning(settings, place.recovery)
+    return kept
+
+
+def _check_beginning(settings: Settings, directory: Path) -> None:
+    """Raises ``InvalidStore`` where a store without states would have the flow score again what it has scored."""
+    offsets = handover.committed(settings).offsets
+    done = [f"{topic}[{n}] {offset}" for (topic, n), offset in sorted(offsets.items()) if offset > 0]
+    if any(topic == settings.transactions_topic for (topic, _), offset in offsets.items() if offset > 0):
+        raise InvalidStore(
+            f"{directory} holds no states, but the group {settings.kafka.get('group.id', GROUP)} has already scored up "
+            f"to {', '.join(done)}: all of it would be scored a second time. Restore the recovery directory; or fill "
+            f"this one from the topics, which goes on from there (`just warm --from-topics -r {directory}`); or set "
+            "KAFKA_GROUP_ID to another name to score everything anew"
+        )

@@ -3,38 +3,45 @@
 Bytewax leaves in the store what an epoch had written when it was cut short, and uses the epoch's number again. After
 two crashes in a row it can so take up a state that belongs to the first run, and count input twice. ``prepare`` removes
 those rows; it runs in every process before its engine starts, and no engine starts before all processes are there.
-
-All processes of a flow work in one directory. Each holds a lock there, under its number, for as long as it lives, and
-looks for the locks of its peers: so nobody works in a copy, and no process of an earlier start is left over.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
+import os
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple
 
 from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
 from features.transaction import microseconds
+from flows import roll
 from flows.invocation import Invocation
 
 PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
 IDENTITY: Final = "vigie.json"
-PROBED: Final = 1.0  # seconds; a peer that looks whether a lock is held has it for a moment
+UNFINISHED: Final = "unfinished"  # in the identity, of a store that is being filled
 
 Ends = dict[str, list[int]]
 
 _log = logging.getLogger(__name__)
-_held: list[TextIO] = []  # locks live as long as the process
+
+
+class Owner(NamedTuple):
+    """Whose states a store holds.
+
+    ``features``: the fingerprint of their definitions. ``topics``: Kafka's own ids of the input topics, by name; one
+    that is deleted and made again gets another.
+    """
+
+    features: str
+    topics: dict[str, str]
 
 
 class Store(NamedTuple):
@@ -50,85 +57,133 @@ class Store(NamedTuple):
     resumes: bool
 
 
-def prepare(
-    place: Invocation,
-    fingerprint: str,
-    topic_ids: Callable[[], Mapping[str, str]],
-    ends: Callable[[], Ends],
-    patience: float,
-) -> Store | None:
+def prepare(directory: Path, place: Invocation, owner: Owner, ends: Callable[[], Ends], patience: float) -> Store:
     """Makes a new store, or checks one and cleans it; holds it for this process until the process ends.
 
-    ``fingerprint``: of the feature definitions that the states belong to. ``topic_ids``: Kafka's own ids of the input
-    topics, by name; a topic that was deleted and made again has another one. ``ends``: the next offset of each
-    partition of the output topics; a new store notes them. ``patience``: seconds to wait for the other processes.
-    None where the flow runs without recovery. Raises ``InvalidStore`` where the store is incomplete, belongs to
-    something else, is in use, or is not where the other processes work.
+    ``ends``: the next offset of each partition of the output topics; a new store notes them. ``patience``: seconds to
+    wait for the other processes. Raises ``InvalidStore`` where the store is incomplete, belongs to something else, is
+    in use, or is not where the other processes work.
     """
-    directory = place.recovery
-    if directory is None:
-        return None
     directory.mkdir(parents=True, exist_ok=True)
-    _hold(directory, place.index)
-    _call_roll(directory, place, patience)
-    with _alone(directory / "prepare.lock"):
-        if not list(directory.glob("part-*.sqlite3")):
-            init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
-            _log.info("new recovery store", extra={"directory": directory, "partitions": PARTITIONS})
+    roll.call(directory, place, patience)
+    with roll.alone(directory):
         parts = _parts(directory)
-        noted = _check_owner(directory, parts, fingerprint, dict(topic_ids()), ends)
+        noted = _checked(directory, parts, owner) or _note(directory, _new(owner, ends()))
         if noted["processes"] < place.count:
-            _note(directory, noted | {"processes": place.count})
+            noted = _note(directory, noted | {"processes": place.count})
         epoch = _resume_epoch(parts)
-        removed = sum(_clean(part, epoch) for part in parts)
-        resumes = any(_rows(part, "SELECT 1 FROM snaps LIMIT 1") for part in parts)
+        removed = sum(_write(part, _CUT_SHORT.format(epoch), _SPENT)[0] for part in parts)
+        resumes = any(_has_states(part) for part in parts)
     _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
-    return Store(noted["made_at"], noted["outputs_begin"], max(noted["processes"], place.count), resumes)
+    return Store(noted["made_at"], noted["outputs_begin"], noted["processes"], resumes)
 
 
-def _check_owner(
-    directory: Path, parts: Sequence[Path], fingerprint: str, topic_ids: dict[str, str], ends: Callable[[], Ends]
-) -> dict[str, Any]:
-    """What the store's first start noted of it, where that fits."""
-    file = directory / IDENTITY
-    try:
-        noted: dict[str, Any] = json.loads(file.read_text())
-    except FileNotFoundError:
-        # New, or made with `python -m bytewax.recovery`, and so far of nobody: its first flow owns it.
-        if any(_rows(part, "SELECT 1 FROM snaps LIMIT 1") for part in parts):
+def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
+    """Makes a new store, or takes one without states, to be filled by other means than the flow, and holds it.
+
+    Until ``finish`` the flow refuses it, and ``begin`` would empty it and start over. ``ends``: where the flow's part
+    of the output topics begins; what the store noted before stands where it is earlier. Returns which it is. Raises
+    ``InvalidStore`` where the store has states, or is incomplete or in use.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    roll.call(directory, Invocation(directory, 0, 1, "0"), patience)
+    with roll.alone(directory):
+        parts = _parts(directory)
+        noted = _noted(directory) or _new(owner, ends)
+        if UNFINISHED not in noted and any(_has_states(part) for part in parts):
+            raise InvalidStore(
+                f"{directory} holds states already, and the flow goes on from them; use another recovery directory, or "
+                "remove this one to begin anew"
+            )
+        before = noted["outputs_begin"]
+        earlier = {topic: list(map(min, ends[topic], before.get(topic, ends[topic]))) for topic in ends}
+        _note(
+            directory,
+            noted | {"features": owner.features, "topics": owner.topics, "outputs_begin": earlier, UNFINISHED: True},
+        )
+        for part in parts:
+            _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
+    return earlier
+
+
+def finish(directory: Path, ends: Ends) -> None:
+    """Makes what ``begin`` began the flow's, with ``ends`` as there; it is on disk when this returns."""
+    for part in _parts(directory):
+        _rows(part, "PRAGMA wal_checkpoint(TRUNCATE)")
+        _sync(part)
+    noted = _noted(directory) or {}
+    noted.pop(UNFINISHED, None)
+    _note(directory, noted | {"outputs_begin": ends})
+
+
+def keys(directory: Path, step_id: str) -> int:
+    """How many keys of a step have a state."""
+    query = "SELECT count(DISTINCT state_key) FROM snaps WHERE step_id = ? AND ser_change IS NOT NULL"
+    return sum(_rows(part, query, step_id)[0][0] for part in _parts(directory))
+
+
+def _new(owner: Owner, ends: Ends) -> dict[str, Any]:
+    made_at = microseconds(datetime.now(UTC))
+    return {"flow": "vigie", **owner._asdict(), "made_at": made_at, "outputs_begin": ends, "processes": 0}
+
+
+def _checked(directory: Path, parts: Sequence[Path], owner: Owner) -> dict[str, Any] | None:
+    """What the store's first start noted of it, where that fits; None for a store of nobody so far."""
+    noted = _noted(directory)
+    if noted is None:
+        # New, or made with `python -m bytewax.recovery`: its first flow owns it.
+        if any(_has_states(part) for part in parts):
             raise InvalidStore(
                 f"{directory} holds states but no {IDENTITY}, so nobody knows whose they are; "
                 "use another recovery directory"
-            ) from None
-        first = {"flow": "vigie", "features": fingerprint, "topics": topic_ids, "processes": 0}
-        return _note(directory, first | {"made_at": microseconds(datetime.now(UTC)), "outputs_begin": ends()})
-    except ValueError as error:
-        raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
+            )
+        return None
     if noted.get("flow") != "vigie":
         raise InvalidStore(f"{directory} belongs to the flow {noted.get('flow')!r}; use another recovery directory")
-    if noted.get("features") != fingerprint:
+    if noted.get("features") != owner.features:
         raise InvalidStore(
             f"{directory} holds the states of other features (fingerprint {noted.get('features')}, this model has "
-            f"{fingerprint}); use the model they belong to, or an empty recovery directory and `just warm`"
+            f"{owner.features}); use the model they belong to, or an empty recovery directory and `just warm`"
         )
-    if noted["topics"] != topic_ids:
+    if noted["topics"] != owner.topics:
         raise InvalidStore(
             f"{directory} holds positions in other topics (Kafka's ids are {noted['topics']}, here they are "
-            f"{topic_ids}): they were deleted and made again, or belong to another Kafka or other settings; "
+            f"{owner.topics}): they were deleted and made again, or belong to another Kafka or other settings; "
             "use the topics that it belongs to, or an empty recovery directory and `just warm`"
+        )
+    if UNFINISHED in noted:
+        raise InvalidStore(
+            f"{directory} was to be filled by `just warm`, which has not ended well; run it again, or use another "
+            "recovery directory"
         )
     return noted
 
 
-def _note(directory: Path, noted: dict[str, Any]) -> dict[str, Any]:
+def _noted(directory: Path) -> dict[str, Any] | None:
+    file = directory / IDENTITY
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InvalidStore(f"{file} cannot be read ({error}); restore it, or use another recovery directory") from error
+    return found
+
+
+def _note(directory: Path, noted: Mapping[str, Any]) -> dict[str, Any]:
     partial = directory / f".{IDENTITY}"
     partial.write_text(json.dumps(noted))
+    _sync(partial)
     partial.replace(directory / IDENTITY)
-    return noted
+    _sync(directory)
+    return dict(noted)
 
 
 def _parts(directory: Path) -> list[Path]:
-    """The store's partitions, all of them."""
+    """The store's partitions, all of them; made where there is none."""
+    if not list(directory.glob("part-*.sqlite3")):
+        init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+        _log.info("new recovery store", extra={"directory": directory, "partitions": PARTITIONS})
     parts = sorted(directory.glob("part-*.sqlite3"))
     found: dict[int, Path] = {}
     counts: set[int] = set()
@@ -164,7 +219,7 @@ def _resume_epoch(parts: Sequence[Path]) -> int:
 
 
 # What belongs to the epoch to resume from and later ones.
-_CUT_SHORT: Final = "DELETE FROM snaps WHERE snap_epoch >= ?"
+_CUT_SHORT: Final = "DELETE FROM snaps WHERE snap_epoch >= {:d}"
 # The marks of states that were dropped, where nothing older is left that they hide; Bytewax keeps them for ever.
 _SPENT: Final = """
 DELETE FROM snaps AS mark WHERE ser_change IS NULL AND snap_epoch < (SELECT min(commit_epoch) FROM commits)
@@ -173,78 +228,31 @@ AND NOT EXISTS (SELECT 1 FROM snaps AS older WHERE older.step_id = mark.step_id
 """
 
 
-def _clean(part: Path, epoch: int) -> int:
-    """Removes what must not be resumed from, and what no longer says anything; returns how many rows of the first."""
+def _has_states(part: Path) -> bool:
+    return bool(_rows(part, "SELECT 1 FROM snaps LIMIT 1"))
+
+
+def _write(part: Path, *statements: str) -> list[int]:
+    """Executes all or none; returns how many rows each has changed."""
     try:
         with closing(sqlite3.connect(part)) as connection, connection:
-            removed = connection.execute(_CUT_SHORT, (epoch,)).rowcount
-            connection.execute(_SPENT)
-            return removed
+            return [connection.execute(statement).rowcount for statement in statements]
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be cleaned ({error}); restore it from a backup") from error
 
 
-def _rows(part: Path, query: str) -> list[tuple[int, ...]]:
+def _rows(part: Path, query: str, *values: str) -> list[tuple[int, ...]]:
     try:
         with closing(sqlite3.connect(part)) as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be read ({error}); restore it from a backup") from error
 
 
-def _lock_file(directory: Path, index: int) -> Path:
-    return directory / f"process-{index}.lock"
-
-
-def _hold(directory: Path, index: int) -> None:
-    lock = _lock_file(directory, index).open("a")
-    give_up = time.monotonic() + PROBED
-    while not _try_lock(lock):
-        if time.monotonic() > give_up:
-            lock.close()
-            raise InvalidStore(
-                f"{directory} is in use by another process {index} of the flow; stop it, or use another directory"
-            )
-        time.sleep(0.05)
-    _held.append(lock)
-
-
-def _call_roll(directory: Path, place: Invocation, patience: float) -> None:
-    """Returns when every peer works in the directory, and raises where another process does."""
-    give_up = time.monotonic() + patience
-    while absent := [i for i in range(place.count) if i != place.index and not _is_held(directory, i)]:
-        if time.monotonic() > give_up:
-            raise InvalidStore(
-                f"the processes {absent} of the flow did not start to work in {directory} within {patience:g} s; all "
-                "processes need the same recovery directory, not copies of it: start them, or mend their settings"
-            )
-        time.sleep(0.05)
-    numbers = [int(file.stem.removeprefix("process-")) for file in directory.glob("process-*.lock")]
-    if left := [i for i in sorted(numbers) if i >= place.count and _is_held(directory, i)]:
-        raise InvalidStore(
-            f"{directory} is in use by the processes {left} of an earlier start that had more than {place.count}; "
-            "stop them"
-        )
-
-
-def _is_held(directory: Path, index: int) -> bool:
+def _sync(path: Path) -> None:
+    """Returns when the file, or the names in the folder, are on disk."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        with _lock_file(directory, index).open() as lock:
-            return not _try_lock(lock)
-    except FileNotFoundError:
-        return False
-
-
-def _try_lock(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    with file.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import KafkaFailure
 from features.fields import END
-from flows import topics
+from flows import handover
+from flows.lanes import PartitionId
 from flows.settings import GROUP, Settings
-
-CLOCKS_APART: Final = 60_000  # milliseconds by which the clocks of processes may differ
 
 _log = logging.getLogger(__name__)
 
@@ -40,20 +38,19 @@ def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, 
 
     Raises ``KafkaFailure`` where Kafka does not give them.
     """
-    consumer = _consumer(settings)
-    try:
-        low, end = topics.edges(consumer, topic, number, settings)
-        found: set[bytes] = set()
-        for message in _records(consumer, settings, {(topic, number): (max(low, start), end)}):
-            try:
-                found.add(identity(message.value(), headers_of(message)))
-            except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as stray:
-                _log.warning("%s[%s] offset %s is none of ours: %s", topic, number, message.offset(), stray)
-        if found:
-            _log.info("read back", extra={"topic": topic, "partition": number, "records": len(found)})
-        return end, frozenset(found)
-    finally:
-        consumer.close()
+    end, found = _identities(settings, topic, number, start)
+    if found:
+        _log.info("read back", extra={"topic": topic, "partition": number, "records": len(found)})
+    return end, frozenset(found.values())
+
+
+def first_open(settings: Settings, topic: str, number: int, start: int, is_done: Callable[[bytes], bool]) -> int:
+    """The offset of the first record from ``start`` on whose identity is not done with; the end where all are.
+
+    Raises ``KafkaFailure`` where Kafka does not give them.
+    """
+    end, found = _identities(settings, topic, number, start)
+    return next((offset for offset, name in found.items() if not is_done(name)), end)
 
 
 def rejected_since(settings: Settings, since: int, code: str) -> frozenset[tuple[str, int, int]]:
@@ -62,29 +59,13 @@ def rejected_since(settings: Settings, since: int, code: str) -> frozenset[tuple
     ``since``: microseconds since 1970. Raises ``KafkaFailure`` where Kafka does not tell.
     """
     topic = settings.rejected_topic
-    consumer = _consumer(settings)
-    try:
-        count = topics.partitions(settings, [topic])[topic]
-        asked = [TopicPartition(topic, number, max(0, since // 1000 - CLOCKS_APART)) for number in range(count)]
-        try:
-            starts = consumer.offsets_for_times(asked, settings.patience)
-        except KafkaException as error:
-            raise KafkaFailure(f"{topic} does not tell offsets by time: {error.args[0].str()}") from error
-        spans = {}
-        for start in starts:
-            if start.offset >= 0:
-                spans[topic, start.partition] = (
-                    start.offset,
-                    topics.edges(consumer, topic, start.partition, settings)[1],
-                )
-        found = (headers_of(message) for message in _records(consumer, settings, spans))
-        return frozenset(
-            (headers["source_topic"], int(headers["source_partition"]), int(headers["source_offset"]))
-            for headers in found
-            if headers.get("error_code") == code
-        )
-    finally:
-        consumer.close()
+    starts = handover.offsets_at(settings, [topic], since - handover.CLOCKS_APART)[topic]
+    found = map(headers_of, records(settings, {(topic, number): start for number, start in enumerate(starts)}, {}))
+    return frozenset(
+        (headers["source_topic"], int(headers["source_partition"]), int(headers["source_offset"]))
+        for headers in found
+        if headers.get("error_code") == code
+    )
 
 
 def headers_of(message: Message) -> dict[str, str]:
@@ -94,8 +75,12 @@ def headers_of(message: Message) -> dict[str, str]:
     return {str(name): text.decode() if isinstance(text, bytes) else str(text) for name, text in pairs}
 
 
-def _consumer(settings: Settings) -> Consumer:
-    return Consumer(
+def records(settings: Settings, starts: Mapping[PartitionId, int], ends: dict[PartitionId, int]) -> Iterator[Message]:
+    """The committed records of partitions, each from an offset up to its end, which is then noted in ``ends``.
+
+    Raises ``KafkaFailure`` where Kafka does not give them.
+    """
+    consumer = Consumer(
         {
             "group.id": f"{GROUP}-tail",
             "fetch.wait.max.ms": "20",
@@ -103,27 +88,34 @@ def _consumer(settings: Settings) -> Consumer:
             "isolation.level": "read_committed",
             "enable.auto.commit": "false",
             "enable.partition.eof": "true",
-            "auto.offset.reset": "error",
+            "auto.offset.reset": "earliest",  # what Kafka has deleted since cannot be read back
             "logger": _log,
         }
     )
+    try:
+        consumer.assign([TopicPartition(*key, start) for key, start in starts.items()])
+        while len(ends) < len(starts):
+            message = consumer.poll(settings.patience)
+            if message is None:
+                raise KafkaFailure(f"Kafka does not give the ends of {sorted(set(starts) - set(ends))}; try again")
+            key, error = (str(message.topic()), message.partition() or 0), message.error()
+            if error is None and key not in ends:
+                yield message
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
+                ends[key] = message.offset() or 0
+            elif error is not None:
+                raise KafkaFailure(f"{key[0]}[{key[1]}] cannot be read back: {error.str()}")
+    finally:
+        consumer.close()
 
 
-def _records(
-    consumer: Consumer, settings: Settings, spans: Mapping[tuple[str, int], tuple[int, int]]
-) -> Iterator[Message]:
-    """The committed records of partitions, from an offset up to another."""
-    open_ends = {key: end for key, (start, end) in spans.items() if start < end}
-    consumer.assign([TopicPartition(*key, spans[key][0]) for key in open_ends])
-    while open_ends:
-        message = consumer.poll(settings.patience)
-        if message is None:
-            raise KafkaFailure(f"{sorted(open_ends)} give nothing of what lies before the offsets {open_ends}")
-        key, error = (str(message.topic()), message.partition() or 0), message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            raise KafkaFailure(f"{key[0]}[{key[1]}] cannot be read back: {error.str()}")
-        if error is None and key in open_ends:
-            yield message
-        # The sign of the end comes late, but where transaction markers end a partition there is no other.
-        if error is not None or (message.offset() or 0) + 1 >= open_ends.get(key, 0):
-            open_ends.pop(key, None)
+def _identities(settings: Settings, topic: str, number: int, start: int) -> tuple[int, dict[int, bytes]]:
+    """The end, and the identity of each record by its offset."""
+    ends: dict[PartitionId, int] = {}
+    found: dict[int, bytes] = {}
+    for message in records(settings, {(topic, number): start}, ends):
+        try:
+            found[message.offset() or 0] = identity(message.value(), headers_of(message))
+        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError) as stray:
+            _log.warning("%s[%s] offset %s is none of ours: %s", topic, number, message.offset(), stray)
+    return ends[topic, number], found

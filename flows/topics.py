@@ -103,13 +103,13 @@ def ids(settings: Settings) -> dict[str, str]:
         raise KafkaFailure(f"{settings.bootstrap} does not describe {names}: {error.args[0].str()}") from error
 
 
-def ends(settings: Settings) -> dict[str, list[int]]:
-    """The next offset of each partition of the output topics."""
+def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
+    """The next offset of each partition of the topics."""
     consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
     try:
         return {
             topic: [edges(consumer, topic, number, settings)[1] for number in range(count)]
-            for topic, count in partitions(settings, settings.topics[2:]).items()
+            for topic, count in partitions(settings, topics).items()
         }
     finally:
         consumer.close()

@@ -23,7 +23,7 @@ from features.definitions import FEATURES, Aggregate, Entity, Feature
 from features.history import load
 from features.measures import MEASURES
 from features.transaction import Label, Transaction
-from flows import stop
+from flows import past, stop
 from training.simulate import Simulation, simulate, write
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def test_one_bit_is_a_difference(crowd: Path, run: Run, monkeypatch: pytest.Monk
 def test_a_transaction_that_the_stream_loses_is_reported(
     crowd: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = parity.events_of
+    right = past.events_of
     lost = load(crowd)["transaction_id"][-1]  # the last one, so that no other row's windows miss it
 
     def events(history: pl.DataFrame) -> Iterator[Transaction | Label]:
@@ -188,7 +188,7 @@ def test_labels_come_before_what_happens_when_they_become_known() -> None:
             "labelled_at": pl.Series([None, instants[2], instants[2] + DAY]).dt.cast_time_unit("us"),
         }
     )
-    events = list(parity.events_of(history))
+    events = list(past.events_of(history))
     told = [(type(event).__name__, event.transaction_id) for event in events]
     assert told == [
         ("Transaction", "t0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 from features.errors import KafkaFailure
 from features.transaction import Label, Transaction, microseconds
 from flows import lanes, source, stop
+from flows.handover import committed
 from flows.local_kafka import LocalKafka
 from flows.records import Arrival, Rejection, Tick
 from flows.settings import Settings
@@ -160,6 +161,32 @@ def test_a_start_from_latest_keeps_its_place_though_nothing_was_read(kafka: Loca
         assert [t.transaction_id for t in events(take(reader, 1))] == ["new"]
     with place.reader(VIGIE_START_FROM="earliest") as reader:
         assert {t.transaction_id for t in events(take(reader, 3))} == {"old", "old-too", "new"}
+
+
+def test_until_given_offsets_all_before_them_leaves_and_nothing_else(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 3)
+    transactions, labels = history(300)
+    place.produce(*((i % 2, t) for i, t in enumerate(transactions)), **{"transactional.id": place.transactions})
+    place.produce(*((0, label) for label in labels))
+    # In the middle; at the end, behind a mark that no record reaches; where there is nothing.
+    until = {(place.transactions, 0): 40, (place.transactions, 1): 151, (place.transactions, 2): 0}
+    reader = KafkaSource(Settings.from_environment(place.environment), 0, until).build_part("read", "kafka", None)
+    taken: list[Arrival | Rejection] = []
+    give_up = time.monotonic() + 20
+    with suppress(StopIteration):
+        while True:
+            assert time.monotonic() < give_up
+            taken += [item for item in reader.next_batch() if not isinstance(item, Tick)]
+    reader.snapshot()
+    positions = reader.snapshot()
+    reader.close()
+    found = {t.transaction_id for t in events(taken) if isinstance(t, Transaction)}
+    assert found == {t.transaction_id for i, t in enumerate(transactions) if i % 2 or i < 80}
+    assert [positions.offsets[place.transactions, n] for n in range(3)] == [40, 150, 0]
+    assert committed(Settings.from_environment(place.environment)).offsets == {}, "nothing is committed"
+    with place.reader(positions) as reader:
+        rest = {t.transaction_id for t in events(take(reader, 110)) if isinstance(t, Transaction)}
+    assert rest == {t.transaction_id for t in transactions} - found
 
 
 def test_late_by_more_than_allowed_is_decided_within_the_partition(kafka: LocalKafka, topics: Topics) -> None:

@@ -15,17 +15,18 @@ import pytest
 from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
-from flows import store
+from flows import roll, store
 from flows.invocation import Invocation
+from flows.store import Owner
 
 ENDS = {"scored": [3, 5], "alerts": [0, 0]}
 
 
 def release() -> None:
     """As the end of the process does."""
-    for lock in store._held:
+    for lock in roll._held:
         lock.close()
-    store._held.clear()
+    roll._held.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -34,17 +35,19 @@ def _released() -> Iterator[None]:
     release()
 
 
+def owner(features: str = "f1", topic: str = "id-1") -> Owner:
+    return Owner(features, {"transactions": topic})
+
+
 def place(directory: Path, index: int = 0, count: int = 1) -> Invocation:
     return Invocation(directory, index, count, str(index))
 
 
-def prepare(directory: Path, fingerprint: str = "f1", topic: str = "id-1", ends: store.Ends = ENDS) -> store.Store:
+def prepare(directory: Path, features: str = "f1", topic: str = "id-1", ends: store.Ends = ENDS) -> store.Store:
     try:
-        found = store.prepare(place(directory), fingerprint, lambda: {"transactions": topic}, lambda: ends, 1.0)
+        return store.prepare(directory, place(directory), owner(features, topic), lambda: ends, 1.0)
     finally:
         release()
-    assert found is not None
-    return found
 
 
 def write(part: Path, statement: str, rows: list[tuple[object, ...]]) -> None:
@@ -122,10 +125,6 @@ def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path)
         prepare(tmp_path)
 
 
-def test_without_a_directory_there_is_nothing_to_prepare() -> None:
-    assert store.prepare(Invocation(None, 0, 1, "0"), "f1", dict, lambda: ENDS, 1.0) is None
-
-
 def test_topics_that_were_made_anew_are_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(InvalidStore, match=r"other topics .*id-1.*id-2.*made again.*just warm"):
@@ -156,8 +155,10 @@ def test_marks_of_dropped_states_go_once_nothing_older_is_left(tmp_path: Path) -
 
 HOLD = """
 import sys; from pathlib import Path; from flows import store; from flows.invocation import Invocation
+from flows.store import Owner
 place = Invocation(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "x")
-found = store.prepare(place, "f1", lambda: {"transactions": "id-1"}, lambda: {"scored": [0]}, 20.0)
+owner = store.Owner("f1", {"transactions": "id-1"})
+found = store.prepare(place.recovery, place, owner, lambda: {"scored": [0]}, 20.0)
 print("held", found.processes, flush=True); sys.stdin.read()
 """
 
@@ -199,5 +200,43 @@ def test_peers_that_work_in_a_copy_are_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with hold(tmp_path / "a", 0, 2) as first:
         with pytest.raises(InvalidStore, match=r"processes \[0\] .* did not start to work in .*not copies of it"):
-            store.prepare(place(tmp_path / "b", 1, 2), "f1", lambda: {"transactions": "id-1"}, lambda: ENDS, 1.0)
+            store.prepare(tmp_path / "b", place(tmp_path / "b", 1, 2), owner(), lambda: ENDS, 1.0)
         first.kill()
+
+
+def begin(directory: Path, ends: store.Ends = ENDS) -> store.Ends:
+    try:
+        return store.begin(directory, owner(), ends, 1.0)
+    finally:
+        release()
+
+
+def test_a_store_that_is_being_filled_is_refused_until_it_is_whole(tmp_path: Path) -> None:
+    begin(tmp_path)
+    write(tmp_path / "part-0.sqlite3", SNAP, [("a", 0)])
+    with pytest.raises(InvalidStore, match=r"was to be filled by `just warm`.*run it again"):
+        prepare(tmp_path)
+    store.finish(tmp_path, {"scored": [1, 2], "alerts": [0, 0]})
+    assert prepare(tmp_path).begins == {"scored": [1, 2], "alerts": [0, 0]}
+    with pytest.raises(InvalidStore, match="holds states already"):
+        begin(tmp_path)
+
+
+def test_filling_starts_over_with_nothing(tmp_path: Path) -> None:
+    begin(tmp_path)
+    part = tmp_path / "part-0.sqlite3"
+    write(part, SNAP, [("a", 1)])
+    write(part, EXECUTION, [(0, 1, 1)])
+    write(part, FRONTIER, [(0, 0, 2)])
+    begins = begin(tmp_path)
+    assert snaps(tmp_path) == set()
+    store.finish(tmp_path, begins)
+    write(part, SNAP, [("b", 1), ("c", 1)])
+    assert store.keys(tmp_path, "vigie.s") == 2
+    assert store.keys(tmp_path, "vigie.t") == 0
+
+
+def test_outputs_begin_where_the_earliest_that_was_noted_says(tmp_path: Path) -> None:
+    prepare(tmp_path)  # a flow that died before it had saved anything, but may have written
+    found = begin(tmp_path, {"scored": [9, 1], "alerts": [0, 4]})
+    assert found == {"scored": [3, 1], "alerts": [0, 0]}
