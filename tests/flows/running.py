@@ -221,6 +221,12 @@ class Flow:
         if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"the flow ended with {self._process.returncode}\n{self.console_text()}")
 
+    def resident(self) -> int:
+        """The process's resident memory in MB."""
+        assert self._process is not None
+        asked = ["ps", "-o", "rss=", "-p", str(self._process.pid)]
+        return int(subprocess.run(asked, capture_output=True, check=True).stdout) // 1024
+
     def console_text(self) -> str:
         """What the flow has printed so far."""
         return self.console.read_text(errors="replace") if self.console.exists() else ""
