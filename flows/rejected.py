@@ -8,6 +8,7 @@ names, which are ahead of it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -125,9 +126,11 @@ class Reading:
         if begin >= end:
             return
         self.consumer.assign([TopicPartition(topic, number, begin)])
+        give_up = time.monotonic() + self._patience
         try:
-            while found := self.consumer.consume(BATCH, self._patience):
-                for message in found:
+            while time.monotonic() < give_up:
+                # A call returns when it has so many, or when the time is over, however few it has by then.
+                for message in self.consumer.consume(BATCH, 0.05):
                     error = message.error()
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaFailure(f"{topic}[{number}] cannot be read: {error.str()}")
@@ -137,6 +140,7 @@ class Reading:
                     yield message
                     if (message.offset() or 0) + 1 >= end:
                         return
+                    give_up = time.monotonic() + self._patience
             raise KafkaFailure(f"{topic}[{number}] gives nothing of what lies before offset {end}")
         finally:
             self.consumer.unassign()

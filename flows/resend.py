@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, NoReturn
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from features.errors import KafkaFailure
+from flows import topics
 from flows.settings import Settings
 
 ANYWHERE: Final = -1  # where the key decides
@@ -38,11 +39,13 @@ class Sender:
 
     def __init__(self, settings: Settings, identity: str) -> None:
         self._patience = settings.kafka_timeout.total_seconds()
+        smallest = min(topics.largest_record(settings, topic) for topic in settings.topics[:2])
         self._producer = Producer(
             {
                 "linger.ms": "2",
                 "compression.type": "lz4",
                 "message.max.bytes": "10000000",  # the topic sets the limit
+                "batch.size": str(min(1_000_000, smallest)),  # and holds a batch against it
                 "transaction.timeout.ms": "10000",
                 **settings.kafka,
                 "enable.idempotence": "true",

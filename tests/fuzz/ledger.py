@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -15,7 +15,7 @@ from features.transaction import ERROR_CODES, Label, Transaction, microseconds, 
 from flows.tail import identity
 from tests.fuzz.records import Fuzzed
 
-LATEST: Final = 1_900_000_000_000_000  # microseconds; between the clock of the records and the year 9999
+LATEST: Final = microseconds(datetime.now(UTC) + timedelta(minutes=5))  # as the flow has it by default
 AHEAD: Final = timedelta(hours=1)
 
 Position = tuple[str, int, int]  # topic, partition, offset

@@ -51,10 +51,12 @@ def through(
         size = n * (part + 1) // parts - n * part // parts
         posted.send(judged(records, size))
         posted.await_committed()
-        resident.append(flow.resident())
+        megabytes, cpu = flow.burden()
+        resident.append(megabytes)
         posted.collect()
+        took = time.monotonic() - at
         tell(
-            f"{part + 1}/{parts}: {size:,} records in {time.monotonic() - at:.1f} s, flow {resident[-1]:,} MB resident"
+            f"{part + 1}/{parts}: {size:,} records in {took:.1f} s; flow: {megabytes:,} MB resident, {cpu} of CPU time"
         )
         if restart and part + 1 < parts:
             totals += _stop(flow)
