@@ -17,6 +17,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -159,7 +160,8 @@ class Redrive:
             return "not written by the flow"
         if record.source_topic not in self._targets:
             return f"came from {record.source_topic}, which the flow does not read"
-        value = self._sources.whole(record)
+        there = 0 <= record.source_partition < self._targets[record.source_topic]
+        value = self._value(record)
         if record.cut_from is not None and value is None:
             return "cut, and its source no longer holds it whole"
         if self._identity(record, value) in self._scored:
@@ -168,8 +170,12 @@ class Redrive:
         size = len(record.key or b"") + len(value or b"") + sum(len(n) + len(t) for n, t in headers.items()) + FRAMING
         if size > self._largest[record.source_topic]:
             return "too large for its topic with two headers more"
-        there = record.source_partition < self._targets[record.source_topic]
         return Resent(record.source_topic, record.source_partition if there else None, record.key, value, headers)
+
+    def _value(self, record: Rejected) -> bytes | None:
+        """The record's value, whole; None where it was cut and cannot be found."""
+        there = 0 <= record.source_partition < self._targets[record.source_topic]
+        return self._sources.whole(record) if there or record.cut_from is None else None
 
     def _identity(self, record: Rejected, value: bytes | None) -> bytes | None:
         """What the transaction would be known by in the scored topic; None of what cannot be scored anyway."""
@@ -190,7 +196,7 @@ class Redrive:
                 if record is None or record.source_topic not in self._targets:
                     continue
                 if (not codes or record.code in codes) and record.offset >= place.of(record.code):
-                    one = self._identity(record, self._sources.whole(record))
+                    one = self._identity(record, self._value(record))
                     candidates |= {one} if one is not None else set()
         found = set[bytes]()
         if not candidates:
@@ -216,12 +222,14 @@ def redrive(settings: Settings, choice: Choice, *, dry_run: bool = False) -> Out
     """Sends the rejected records that are chosen. Raises ``KafkaFailure``."""
     topics.partitions(settings, settings.topics)  # a clear word where there is no Kafka
     # First of all: it ends whatever an earlier redrive has left open, and then the places are certain.
-    sender = None if dry_run else Sender(settings, group_of(settings))
-    one = Redrive(settings, choice, sender)
-    try:
+    with ExitStack() as open_ones:
+        sender = None
+        if not dry_run:
+            sender = Sender(settings, group_of(settings))
+            open_ones.callback(sender.close)
+        one = Redrive(settings, choice, sender)
+        open_ones.callback(one.close)
         return one.run()
-    finally:
-        one.close()
 
 
 def _codes(text: str) -> tuple[str, ...]:

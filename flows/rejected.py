@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from features.errors import KafkaFailure
 from flows import topics
@@ -115,9 +115,20 @@ class Reading:
         return topics.edges(self.consumer, topic, number, self._settings)
 
     def place(self, topic: str, number: int) -> Place:
-        """How far the group has come in a partition."""
-        (stored,) = self.consumer.committed([TopicPartition(topic, number)], self._patience)
-        return Place.committed(stored)
+        """How far the group has come in a partition. Raises ``KafkaFailure`` where Kafka does not tell in time."""
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                (stored,) = self.consumer.committed([TopicPartition(topic, number)], self._patience)
+            except KafkaException as error:
+                # The first to ask for any group waits until Kafka has made the topic in which groups are kept.
+                if time.monotonic() > give_up:
+                    raise KafkaFailure(
+                        f"Kafka does not tell how far the redrive has come in {topic}[{number}]: {error.args[0].str()}"
+                    ) from error
+                time.sleep(0.1)
+            else:
+                return Place.committed(stored)
 
     def between(self, topic: str, number: int, begin: int, end: int) -> Iterator[Message]:
         """The records from ``begin`` to before ``end``. Raises ``KafkaFailure``."""

@@ -14,6 +14,8 @@ from flows import topics
 from flows.settings import Settings
 
 ANYWHERE: Final = -1  # where the key decides
+# How long a record may take is up to the transaction here; the group is the consumer's.
+_NOT_HERE: Final = {"message.timeout.ms", "delivery.timeout.ms", "group.id"}
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 _log = logging.getLogger(__name__)
@@ -40,21 +42,22 @@ class Sender:
     def __init__(self, settings: Settings, identity: str) -> None:
         self._patience = settings.kafka_timeout.total_seconds()
         smallest = min(topics.largest_record(settings, topic) for topic in settings.topics[:2])
-        self._producer = Producer(
-            {
-                "linger.ms": "2",
-                "compression.type": "lz4",
-                "message.max.bytes": "10000000",  # the topic sets the limit
-                "batch.size": str(min(1_000_000, smallest)),  # and holds a batch against it
-                "transaction.timeout.ms": "10000",
-                **settings.kafka,
-                "enable.idempotence": "true",
-                "acks": "all",
-                "transactional.id": identity,
-                "logger": _log,
-            }
-        )
+        chosen = {name: value for name, value in settings.kafka.items() if name not in _NOT_HERE}
         try:
+            self._producer = Producer(
+                {
+                    "linger.ms": "2",
+                    "compression.type": "lz4",
+                    "message.max.bytes": "10000000",  # the topic sets the limit
+                    "batch.size": str(min(1_000_000, smallest)),  # and holds a batch against it
+                    "transaction.timeout.ms": "10000",
+                    **chosen,
+                    "enable.idempotence": "true",
+                    "acks": "all",
+                    "transactional.id": identity,
+                    "logger": _log,
+                }
+            )
             self._producer.init_transactions(self._patience)
         except KafkaException as error:
             self._fail(error)
@@ -65,7 +68,12 @@ class Sender:
             self._producer.begin_transaction()
             for topic, partition, key, value, headers in records:
                 where = ANYWHERE if partition is None else partition
-                self._producer.produce(topic, value, key, where, headers=list(headers.items()))
+                while True:
+                    try:
+                        self._producer.produce(topic, value, key, where, headers=list(headers.items()))
+                        break
+                    except BufferError:
+                        self._producer.poll(0.1)
                 self._producer.poll(0)
             self._producer.send_offsets_to_transaction([progress], group, self._patience)
             self._producer.commit_transaction(self._patience)
@@ -76,6 +84,11 @@ class Sender:
             if isinstance(error, KafkaException):
                 self._fail(error)
             raise
+
+    def close(self) -> None:
+        """Leaves Kafka."""
+        with suppress(KafkaException):  # one that was fenced says so again
+            self._producer.close()
 
     def _fail(self, error: KafkaException) -> NoReturn:
         reason: KafkaError = error.args[0]
