@@ -83,7 +83,7 @@ def largest_record(settings: Settings, topic: str) -> int:
     wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
     admin = _admin(settings)  # an answer needs its client until it is there
     try:
-        (answer,) = admin.describe_configs([wanted], request_timeout=5).values()
+        (answer,) = admin.describe_configs([wanted], request_timeout=settings.kafka_timeout.total_seconds()).values()
         return int(answer.result()["max.message.bytes"].value)
     except KafkaException as error:
         _log.warning("topic %s does not tell its largest record (%s); Kafka's default is assumed", topic, error)

@@ -260,7 +260,7 @@ def test_what_was_cut_is_sent_whole_where_kafka_still_holds_it(kafka: LocalKafka
     assert all(len(r.value or b"") < 3000 for r in cut)
     gone = TopicPartition(desk.topics["transactions"], 0, 2)
     admin = AdminClient({"bootstrap.servers": desk.bootstrap, **QUIET})
-    admin.delete_records([gone])[gone].result(timeout=10)
+    admin.delete_records([gone])[gone].result(timeout=30)
     outcome = desk.redrive()
     assert outcome.sent == Counter(not_utf8=4)
     assert outcome.left == Counter({"cut, and its source no longer holds it whole": 2})
