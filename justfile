@@ -97,6 +97,11 @@ warm *words: setup
 replay *words: setup
     @exec {{ python }} -m flows.replay "$@"
 
+# rejected records, sent in again once what was wrong is mended: just redrive --code too_late
+[group('run')]
+redrive *words: setup
+    @exec {{ python }} -m flows.redrive "$@"
+
 # are the stream's features those of the batch, row by row? just parity history.parquet
 [group('check')]
 parity *words: setup
@@ -106,6 +111,11 @@ parity *words: setup
 [group('check')]
 test *words: setup
     @exec {{ python }} -m pytest "$@"
+
+# a million records as no producer should send them, through the real flow
+[group('check')]
+fuzz *words: setup
+    @exec {{ python }} -m tests.fuzz "$@"
 
 # style, types, tests of the house's rules
 [group('check')]

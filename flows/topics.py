@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -16,6 +16,13 @@ from features.errors import InvalidSetting, KafkaFailure
 from flows.settings import Settings
 
 DEFAULT_LARGEST: Final = 1_048_588  # bytes, Kafka's max.message.bytes
+# A Kafka that is there but does not let the client in, and what to check then. It gets no better by waiting.
+_REFUSALS: Final = {
+    KafkaError._AUTHENTICATION: "refuses the login; check KAFKA_SASL_MECHANISMS, KAFKA_SASL_USERNAME and "
+    "KAFKA_SASL_PASSWORD",
+    KafkaError._SSL: "gives no TLS connection; check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA_LOCATION and, where Kafka "
+    "asks for a certificate, KAFKA_SSL_CERTIFICATE_LOCATION and KAFKA_SSL_KEY_LOCATION",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +33,10 @@ def partitions(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
     Raises ``KafkaFailure`` where Kafka does not answer in time, or a topic is missing and may not be created.
     """
     wanted = list(topics)
-    admin = _admin(settings)
+    said: list[KafkaError] = []
+    admin = _admin(settings, said)
     give_up = time.monotonic() + settings.patience
-    while missing := [topic for topic in wanted if topic not in (found := _found(admin, settings))]:
+    while missing := [topic for topic in wanted if topic not in (found := _found(admin, settings, said))]:
         if not settings.create_topics or time.monotonic() > give_up:
             raise KafkaFailure(
                 f"no topic {', '.join(missing)} at {settings.bootstrap}; create it, or set VIGIE_CREATE_TOPICS=true"
@@ -120,16 +128,20 @@ def largest_record(settings: Settings, topic: str) -> int:
     wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
     admin = _admin(settings)  # as above
     try:
-        (answer,) = admin.describe_configs([wanted], request_timeout=5).values()
+        (answer,) = admin.describe_configs([wanted], request_timeout=settings.patience).values()
         return int(answer.result()["max.message.bytes"].value)
     except KafkaException as error:
         _log.warning("topic %s does not tell its largest record (%s); Kafka's default is assumed", topic, error)
         return DEFAULT_LARGEST
 
 
-def _admin(settings: Settings) -> AdminClient:
+def _admin(settings: Settings, said: list[KafkaError] | None = None) -> AdminClient:
+    """A client; ``said`` gets the errors that it meets on its way to Kafka, at each ``poll``."""
+    properties: dict[str, Any] = dict(settings.kafka)
+    if said is not None:
+        properties["error_cb"] = said.append
     try:
-        return AdminClient(dict(settings.kafka), logger=_log)
+        return AdminClient(properties, logger=_log)
     except KafkaException as error:
         raise InvalidSetting(
             f"the Kafka client refuses its properties: {error.args[0].str()}; each KAFKA_X_Y in the environment "
@@ -137,15 +149,32 @@ def _admin(settings: Settings) -> AdminClient:
         ) from error
 
 
-def _found(admin: AdminClient, settings: Settings) -> dict[str, int]:
-    try:
-        metadata = admin.list_topics(timeout=settings.patience)
-    except KafkaException as error:
-        raise KafkaFailure(
-            f"no Kafka at {settings.bootstrap} within {settings.patience:g} s "
-            f"({error.args[0].str()}); start one (`just kafka`), or set KAFKA_BOOTSTRAP_SERVERS or VIGIE_KAFKA_TIMEOUT"
-        ) from error
-    return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+def _found(admin: AdminClient, settings: Settings, said: list[KafkaError]) -> dict[str, int]:
+    patience = settings.patience
+    give_up = time.monotonic() + patience
+    wait = 0.5
+    while True:
+        try:
+            # Not all at once: a question that waits hears nothing of why there is no answer.
+            metadata = admin.list_topics(timeout=min(wait, max(0.1, give_up - time.monotonic())))
+            return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+        except KafkaException as error:
+            admin.poll(0)
+            over = time.monotonic() >= give_up
+            for reason in said:
+                # A broker that goes away in the middle of a handshake looks the same as one that refuses it.
+                code = KafkaError._SSL if over and "SSL" in reason.str() else reason.code()
+                if (refusal := _REFUSALS.get(code)) is not None:
+                    raise KafkaFailure(f"Kafka at {settings.bootstrap} {refusal} ({reason.str()})") from error
+            if over:
+                # Where nobody listens the client says so; this is all that it says where somebody hangs up.
+                hung_up = said and all(reason.code() == KafkaError._ALL_BROKERS_DOWN for reason in said)
+                remedy = "; or KAFKA_SECURITY_PROTOCOL, for something there hangs up" if hung_up else ""
+                raise KafkaFailure(
+                    f"no Kafka at {settings.bootstrap} within {patience:g} s ({error.args[0].str()}); start one "
+                    f"(`just kafka`), or set KAFKA_BOOTSTRAP_SERVERS or VIGIE_KAFKA_TIMEOUT{remedy}"
+                ) from error
+            wait *= 2
 
 
 def _create(admin: AdminClient, topics: list[str], settings: Settings) -> None:

@@ -235,6 +235,13 @@ class Flow:
         if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"the flow ended with {self._process.returncode}\n{self.console_text()}")
 
+    def burden(self) -> tuple[int, str]:
+        """The process's resident memory in MB, and the CPU time that it has used, as ``ps`` writes it."""
+        assert self._process is not None
+        asked = ["ps", "-o", "rss=,time=", "-p", str(self._process.pid)]
+        resident, cpu = subprocess.run(asked, capture_output=True, check=True, text=True).stdout.split()
+        return int(resident) // 1024, cpu
+
     def console_text(self) -> str:
         """What the flow has printed so far."""
         return self.console.read_text(errors="replace") if self.console.exists() else ""
