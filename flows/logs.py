@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import logging.handlers
-import os
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -80,9 +81,11 @@ def set_up(level: str, directory: Path, process: str = "0") -> None:
     logging.basicConfig(level=level, handlers=[console, file], force=True)
 
 
-def process_name() -> str:
-    """What tells this process from its peers: the pod's name, or Bytewax's process id, or 0."""
-    return os.environ.get("BYTEWAX_POD_NAME") or os.environ.get("BYTEWAX_PROCESS_ID") or "0"
+def process_name(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What tells this process from its peers: the pod's name, or the process id that ``bytewax.run`` got, or 0."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-i", "--process-id", default=environment.get("BYTEWAX_PROCESS_ID"))
+    return environment.get("BYTEWAX_POD_NAME") or parser.parse_known_args(arguments)[0].process_id or "0"
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -39,7 +39,8 @@ def flow() -> Dataflow:
     """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
     try:
         settings = Settings.from_environment(os.environ)
-        logs.set_up(settings.log_level, settings.log_directory, logs.process_name())
+        process = logs.process_name(sys.argv[1:], os.environ)
+        logs.set_up(settings.log_level, settings.log_directory, process)
         bundle = load(settings.model)
         model = Model(bundle)
         topics.partitions(settings, settings.topics)
@@ -48,7 +49,7 @@ def flow() -> Dataflow:
             begins = store.prepare(
                 directory,
                 bundle.manifest.fingerprint,
-                logs.process_name(),
+                process,
                 lambda: topics.ends(settings, settings.topics[2:]),
             )
     except VigieError as error:

@@ -119,19 +119,17 @@ def test_set_up_again_replaces_what_was_set_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "name"),
+    ("arguments", "environment", "name"),
     [
-        ({}, "0"),
-        ({"BYTEWAX_PROCESS_ID": "3"}, "3"),
-        ({"BYTEWAX_POD_NAME": "vigie-1", "BYTEWAX_PROCESS_ID": "3"}, "vigie-1"),
+        ([], {}, "0"),
+        ([], {"BYTEWAX_PROCESS_ID": "3"}, "3"),
+        (["-i", "2", "-a", "a:1;b:2;c:3"], {}, "2"),
+        (["--process-id=2"], {"BYTEWAX_PROCESS_ID": "3"}, "2"),
+        ([], {"BYTEWAX_POD_NAME": "vigie-1", "BYTEWAX_PROCESS_ID": "3"}, "vigie-1"),
     ],
 )
-def test_each_process_has_a_name(environment: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("BYTEWAX_POD_NAME", "BYTEWAX_PROCESS_ID"):
-        monkeypatch.delenv(variable, raising=False)
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-    assert logs.process_name() == name
+def test_each_process_has_a_name(arguments: list[str], environment: dict[str, str], name: str) -> None:
+    assert logs.process_name(["flows.score", *arguments], environment) == name
 
 
 def test_the_kafka_client_does_not_repeat_itself(
