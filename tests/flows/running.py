@@ -254,8 +254,10 @@ def running(bootstrap: str, folder: Path, settings: Mapping[str, str] | None = N
         flow.close()
 
 
-def launch(environment: dict[str, str], output: int, changes: str = "") -> subprocess.Popen[bytes]:
-    """``python -m bytewax.run flows.score`` with these settings and no others.
+def launch(
+    environment: dict[str, str], output: int, changes: str = "", options: Iterable[str] = ()
+) -> subprocess.Popen[bytes]:
+    """``python -m bytewax.run flows.score`` with these options and settings and no others.
 
     ``changes``: Python that is run before, to make constants smaller than a test has time for.
     """
@@ -265,7 +267,7 @@ def launch(environment: dict[str, str], output: int, changes: str = "") -> subpr
         start = "import runpy; runpy.run_module('bytewax.run', run_name='__main__', alter_sys=True)"
         command = ["-c", f"{changes}; {start}"]
     return subprocess.Popen(
-        [sys.executable, *command, "flows.score"],
+        [sys.executable, *command, "flows.score", *options],
         cwd=ROOT,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,
