@@ -33,6 +33,7 @@ class Act(StrEnum):
     KILL_ALL = "kill -9 of all workers"
     KILL_IN_CLOSE = "kill -9 of all while an epoch closes"
     KILL_BROKER = "kill -9 of the broker"
+    KILL_BOTH = "kill -9 of the broker and all workers"
     STOP = "SIGTERM of all workers"
     RESCALE = "SIGTERM, another number of workers"
 
@@ -89,6 +90,7 @@ def at_random(rng: Random, seconds: float) -> Iterator[Step]:
         Act.KILL_ALL: 3,
         Act.KILL_IN_CLOSE: 3,
         Act.KILL_BROKER: 1,
+        Act.KILL_BOTH: 1,
         Act.STOP: 1,
         Act.RESCALE: 4,
     }
@@ -100,7 +102,7 @@ def at_random(rng: Random, seconds: float) -> Iterator[Step]:
 
 
 class Chaos:
-    """A flow, the producer it works for, and those who strike at it. The broker is None where it may not be killed."""
+    """A flow, the producer it works for, and those who strike at it; without ``broker`` the broker must be spared."""
 
     def __init__(
         self, cluster: Cluster, broker: LocalKafka | None, *, seed: int, rate: float, days_a_second: float
@@ -126,8 +128,6 @@ class Chaos:
             if step.recovered:
                 self._await_recovery()
             self._pass(step.wait)
-            if step.act is Act.KILL_BROKER and self._broker is None:
-                continue
             self._take(step.act)
         self._await_recovery()
         self._sender.finish()
@@ -174,6 +174,12 @@ class Chaos:
             case Act.KILL_BROKER:
                 assert self._broker is not None
                 self._broker.kill()
+                self._broker.start()
+            case Act.KILL_BOTH:
+                assert self._broker is not None
+                self._broker.kill()
+                cluster.wait(0)
+                self._start(workers)  # the workers are back before the broker is
                 self._broker.start()
             case Act.STOP | Act.RESCALE:
                 cluster.send(signal.SIGTERM)

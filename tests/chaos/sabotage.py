@@ -11,9 +11,9 @@ from tests.chaos.chaos import Act, Chaos, Report, Step
 
 NO_SUPPRESSION: Final = "import flows.tail as t; read = t.read; t.read = lambda *place: (read(*place)[0], frozenset())"
 NO_HYGIENE: Final = "import flows.store as s; s._remove_from = lambda part, epoch: 0"
-# As on a busy machine: about twenty records a second.
+# As on a busy machine: ten records a second.
 SLOW: Final = (
-    "import time, flows.source as r; r.BATCH = 2; next_batch = r.Reader.next_batch; "
+    "import time, flows.source as r; r.BATCH = 1; next_batch = r.Reader.next_batch; "
     "r.Reader.next_batch = lambda self: (time.sleep(0.1), next_batch(self))[1]"
 )
 
