@@ -107,6 +107,11 @@ redrive *words: setup
 parity *words: setup
     @exec {{ python }} -m bench.parity "$@"
 
+# nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
+[group('check')]
+chaos *words: setup
+    @exec {{ python }} -m tests.chaos "$@"
+
 # all tests
 [group('check')]
 test *words: setup

@@ -66,6 +66,7 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions])
 
     def list_parts(self) -> list[str]:
         """One partition, whichever worker it falls to."""
+        stop.connected.set()  # Bytewax asks in every process, as soon as all of them are connected
         return ["kafka"]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002

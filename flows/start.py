@@ -39,7 +39,7 @@ def start() -> Started:
     topics.partitions(settings, settings.topics)
     kept = _prepare(settings, place, bundle)
     outbox = open_outbox(settings, place, kept.processes if kept else 0)
-    stop.on_signals(settings.stop_timeout)
+    stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     return Started(settings, bundle, model, outbox, kept.made_at if kept else 0, kept.begins if kept else None)
 

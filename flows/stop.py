@@ -1,7 +1,8 @@
 """Stopping cleanly: SIGTERM or Ctrl-C lets the source end, so that the last epoch closes and its state is durable.
 
 Where that does not come about in time (the signal reached only some of the processes, or Kafka is away), the process
-ends all the same: as after a crash, the next start goes on from the last durable epoch, and the peers end at once.
+ends all the same: as after a crash, the next start goes on from the last durable epoch, and the peers end at once. So
+does a process whose peers do not come, or die, while the engine connects them: it would wait for ever.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import time
 from datetime import timedelta
 from typing import Final
 
-LATE: Final = 1  # exit status where the deadline has passed
+FAILED: Final = 1  # exit status where a deadline has passed
 
 requested = threading.Event()
+connected = threading.Event()  # the engine is at work, with all peers
 _log = logging.getLogger(__name__)
 
 
-def on_signals(deadline: timedelta) -> None:
-    """Makes SIGTERM and SIGINT set ``requested``; after ``deadline``, or a second SIGINT, the process ends at once.
+def on_signals(connecting: timedelta, stopping: timedelta) -> None:
+    """Makes SIGTERM and SIGINT set ``requested``; a second SIGINT ends the process at once.
 
-    Call from the main thread. A thread of its own takes the signals, since the main one may be waiting for Kafka.
+    It also ends where the engine is not ``connected`` within the first span, or a stop takes longer than the second.
+    Call from the main thread. A thread of its own takes the signals, since the engine runs no Python in the main one
+    while it waits for its peers, and the main one may be waiting for Kafka.
     """
     requested.clear()
     arriving, writing = os.pipe()
@@ -32,19 +36,30 @@ def on_signals(deadline: timedelta) -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # in place of the default, which would end the process or interrupt it
-    threading.Thread(target=_watch, args=(arriving, deadline.total_seconds()), name="stop", daemon=True).start()
+    spans = connecting.total_seconds(), stopping.total_seconds()
+    threading.Thread(target=_watch, args=(arriving, *spans), name="stop", daemon=True).start()
 
 
-def _watch(arriving: int, seconds: float) -> None:
-    while (number := os.read(arriving, 1)[0]) not in (signal.SIGTERM, signal.SIGINT):
-        pass
+def _watch(arriving: int, connecting: float, stopping: float) -> None:
+    number = _arrived(arriving, connecting)
+    if number is None and not connected.is_set():
+        _end(FAILED, f"the flow's processes have not all met within {connecting:g} s (VIGIE_KAFKA_TIMEOUT)")
+    while number is None:
+        number = _arrived(arriving, None)
+    if not connected.is_set():
+        _end(128 + number, f"{signal.Signals(number).name} before the engine was at work")
     _log.info("%s: no more is read; the last epoch closes", signal.Signals(number).name)
     requested.set()
-    give_up = time.monotonic() + seconds
-    while select.select([arriving], [], [], max(0.0, give_up - time.monotonic()))[0]:
-        if os.read(arriving, 1)[0] == signal.SIGINT:
-            _end(128 + signal.SIGINT, "Ctrl-C once more: ended at once")
-    _end(LATE, f"the flow has not ended within {seconds:g} s (VIGIE_STOP_TIMEOUT), so this process ends as it is")
+    give_up = time.monotonic() + stopping
+    while (again := _arrived(arriving, max(0.0, give_up - time.monotonic()))) is not None:
+        if again == signal.SIGINT:
+            _end(128 + again, "Ctrl-C once more: ended at once")
+    _end(FAILED, f"the flow has not ended within {stopping:g} s (VIGIE_STOP_TIMEOUT); send the signal to all processes")
+
+
+def _arrived(arriving: int, seconds: float | None) -> int | None:
+    """The next signal; None where none comes in time."""
+    return os.read(arriving, 1)[0] if select.select([arriving], [], [], seconds)[0] else None
 
 
 def _end(status: int, why: str) -> None:

@@ -74,6 +74,7 @@ class PastSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
 
     def list_parts(self) -> list[str]:
         """The name that the Kafka source gives its one partition."""
+        stop.connected.set()
         return ["kafka"]
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> PastReader:  # noqa: ARG002
@@ -130,7 +131,7 @@ def run(
     candidates, rejected = with_features(read, features, settings)
     op.output("not_scored", candidates, Nowhere())
     op.output("not_rejected", rejected, Nowhere())
-    stop.on_signals(settings.stop_timeout)
+    stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
     recovery = RecoveryConfig(directory, timedelta(0))  # type: ignore[no-untyped-call]  # bytewax ships without types
     run_main(flow, epoch_interval=ONE_EPOCH, recovery_config=recovery)  # type: ignore[no-untyped-call]  # as above
     return taken

@@ -275,7 +275,9 @@ def running(bootstrap: str, folder: Path, settings: Mapping[str, str] | None = N
         flow.close()
 
 
-def launch(environment: dict[str, str], output: int, changes: str = "", processes: int = 1) -> subprocess.Popen[bytes]:
+def launch(
+    environment: dict[str, str], output: int, changes: str = "", processes: int = 1, options: Iterable[str] = ()
+) -> subprocess.Popen[bytes]:
     """``python -m bytewax.run flows.score`` with these settings and no others, or ``python -m flows`` where several.
 
     ``changes``: Python that is run before, to make constants smaller than a test has time for.
@@ -288,7 +290,7 @@ def launch(environment: dict[str, str], output: int, changes: str = "", processe
     if processes > 1:
         command = ["-m", "flows", "-p", str(processes)]
     return subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, *command, *options],
         cwd=ROOT,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,

@@ -19,11 +19,13 @@ import logging, sys, time
 from datetime import timedelta
 from flows import stop
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-stop.on_signals(timedelta(seconds=float(sys.argv[2])))
+if sys.argv[1] != "alone":  # whose peers do not come
+    stop.connected.set()
+stop.on_signals(timedelta(seconds=float(sys.argv[3])), timedelta(seconds=float(sys.argv[2])))
 print("ready", flush=True)
 if sys.argv[1] == "deaf":
     time.sleep(60)
-if sys.argv[1] == "deep":  # in C code, where Python runs no handler
+if sys.argv[1] in ("deep", "alone"):  # in C code, where Python runs no handler
     import hashlib; hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 stop.requested.wait(60)
 print("stopped", flush=True)
@@ -31,9 +33,9 @@ print("stopped", flush=True)
 
 
 @pytest.fixture
-def run() -> Callable[[str, float], subprocess.Popen[str]]:
-    def start(kind: str, deadline: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-u", "-c", PROGRAM, kind, str(deadline)]
+def run() -> Callable[..., subprocess.Popen[str]]:
+    def start(kind: str, stopping: float, connecting: float = 0.2) -> subprocess.Popen[str]:
+        command = [sys.executable, "-u", "-c", PROGRAM, kind, str(stopping), str(connecting)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(stop.__file__).parents[1])
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -42,7 +44,7 @@ def run() -> Callable[[str, float], subprocess.Popen[str]]:
     return start
 
 
-Run = Callable[[str, float], subprocess.Popen[str]]
+Run = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -73,3 +75,16 @@ def test_a_second_interrupt_ends_it_at_once(run: Run) -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+def test_who_waits_for_peers_ends_at_a_signal(run: Run) -> None:
+    with run("alone", 60, 60) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_who_waits_for_peers_in_vain_gives_up(run: Run) -> None:
+    with run("alone", 60, 0.5) as process:
+        assert process.wait(10) == 1
+        assert process.stdout is not None
+        assert "have not all met within 0.5 s (VIGIE_KAFKA_TIMEOUT)" in process.stdout.read()

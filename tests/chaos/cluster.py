@@ -1,0 +1,89 @@
+"""One to several workers as an orchestrator runs them: a process each, one recovery directory for all."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from flows.local_kafka import HOST, free_port
+from tests.flows import bundles
+from tests.flows.running import PURPOSES, QUIET, launch
+
+PARTITIONS: Final = 3
+
+
+class Cluster:
+    """The flow's topics, model, logs and recovery directory, and the processes that work with them."""
+
+    def __init__(self, bootstrap: str, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        mark = uuid.uuid4().hex[:8]
+        self.bootstrap = bootstrap
+        self.folder = folder
+        self.topics = {purpose: f"{purpose}-{mark}" for purpose in PURPOSES}
+        self.recovery = folder / "recovery"
+        self.changes = ""  # see launch
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.consoles: list[Path] = []
+        self._starts = 0
+        self._environment = {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "VIGIE_MODEL": str(bundles.make(folder / "models")),
+            "VIGIE_LOG_DIRECTORY": str(folder / "logs"),
+            "VIGIE_SCORED_FEATURES": "true",
+            "VIGIE_KAFKA_TIMEOUT": "60s",
+            **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
+            **(settings or {}),
+        }
+        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+        for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in self.topics.values()]).values():
+            future.result(timeout=30)
+
+    def start(self, workers: int) -> None:
+        """Starts so many processes; what each one prints goes to a file of its own."""
+        assert not self.processes
+        self._starts += 1
+        addresses = ";".join(f"{HOST}:{free_port()}" for _ in range(workers))
+        self.consoles = [self.folder / f"console-{self._starts:03d}-{number}" for number in range(workers)]
+        for number, file in enumerate(self.consoles):
+            recovery = ["-r", str(self.recovery), "-s", "1", "-b", "0"]
+            options = ["-i", str(number), "-a", addresses, *recovery]
+            with file.open("ab") as console:
+                self.processes.append(launch(self._environment, console.fileno(), self.changes, options=options))
+
+    def ended(self) -> bool:
+        """Whether a process has ended."""
+        return any(process.poll() is not None for process in self.processes)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal for every process."""
+        for process in self.processes:
+            process.send_signal(number)
+
+    def wait(self, timeout: float) -> list[int | None]:
+        """Waits for all processes to end, and kills those that do not; their exit statuses, None for a killed one."""
+        give_up = time.monotonic() + timeout
+        while any(process.poll() is None for process in self.processes) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        statuses = [process.poll() for process in self.processes]
+        self.send(signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+        self.processes = []
+        return statuses
+
+    def console_text(self) -> str:
+        """The end of what each process of the last start has printed."""
+        texts = (file.read_text(errors="replace")[-3000:] for file in self.consoles)
+        return "\n".join(f"--- {file.name}\n{text}" for file, text in zip(self.consoles, texts, strict=True))
+
+    def close(self) -> None:
+        """Leaves nothing behind but files."""
+        self.wait(0)
