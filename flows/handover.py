@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from features.errors import KafkaFailure
-from features.transaction import microseconds
 from flows import topics
 from flows.lanes import PartitionId
-from flows.settings import GROUP, Settings
+from flows.settings import GROUP, Settings, instant
 
 CLOCKS_APART: Final = 60_000_000  # microseconds that the clocks of producers and brokers may be apart
 
@@ -45,14 +43,14 @@ def committed(settings: Settings) -> Committed:
     return Committed(offsets, None if None in times else at)
 
 
-def offsets_at(settings: Settings, names: Iterable[str], instant: int) -> dict[str, list[int]]:
+def offsets_at(settings: Settings, names: Iterable[str], since: int) -> dict[str, list[int]]:
     """Of each partition of the topics the first record with that Kafka timestamp (microseconds) or a later one.
 
     Where there is none: the next offset. Raises ``KafkaFailure``.
     """
     names = list(names)
     wanted = [
-        TopicPartition(place.topic, place.partition, max(0, instant) // 1000) for place in _partitions(settings, names)
+        TopicPartition(place.topic, place.partition, max(0, since) // 1000) for place in _partitions(settings, names)
     ]
     found = _ask(settings, "offsets of a time", lambda consumer, patience: consumer.offsets_for_times(wanted, patience))
     ends = topics.ends(settings, names)
@@ -85,7 +83,6 @@ def _ask(settings: Settings, what: str, ask: Callable[[Consumer, float], list[To
 def _instant(metadata: str | None) -> int | None:
     """A commit of another program, or of an older version of this one, says nothing that can be read."""
     try:
-        instant = datetime.fromisoformat(metadata or "")
+        return instant(metadata or "")
     except ValueError:
         return None
-    return microseconds(instant) if instant.tzinfo else None

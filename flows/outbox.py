@@ -18,11 +18,13 @@ from typing import Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from features.errors import KafkaFailure
+from flows import topics
 from flows.invocation import Invocation
 from flows.records import Outgoing
 from flows.settings import GROUP, Settings
 
 PENDING: Final = 20_000  # records that may wait for the next commit before the flow waits for it
+BATCH: Final = 1_000_000  # bytes, the client's own default
 PAUSE: Final = 0.001  # seconds; Kafka makes a commit that follows another one at once wait for 20 ms
 PATIENCE: Final = 300.0  # seconds that an outage of Kafka may last before the flow gives up
 
@@ -48,10 +50,14 @@ class Outbox:
     ``name`` is Kafka's transactional.id: the same for this process of this flow at every start.
     """
 
-    def __init__(self, properties: Mapping[str, str], name: str, timeout: float) -> None:
-        """Fences the earlier process of this name; raises ``KafkaFailure`` where Kafka does not answer in time."""
+    def __init__(self, properties: Mapping[str, str], name: str, timeout: float, largest: int = BATCH) -> None:
+        """Fences the earlier process of this name; raises ``KafkaFailure`` where Kafka does not answer in time.
+
+        ``largest``: the bytes that every topic takes at once.
+        """
         self._name = name
-        self._producer = _transactional(properties, name)
+        # A topic's limit holds for a batch as it does for a record.
+        self._producer = _transactional({"batch.size": str(min(BATCH, largest)), **properties}, name)
         _take_over(self._producer, name, timeout)
         self._changed = threading.Condition()
         self._pending: list[Parcel] = []
@@ -192,7 +198,8 @@ def open_outbox(settings: Settings, place: Invocation, processes: int) -> Outbox
     with ThreadPoolExecutor() as pool:
         for fenced in [pool.submit(_fence, settings.kafka, f"{prefix}-{index}", settings.patience) for index in left]:
             fenced.result()
-    return Outbox(settings.kafka, f"{prefix}-{place.index}", settings.patience)
+    largest = min(topics.largest_record(settings, topic) for topic in settings.topics[2:])
+    return Outbox(settings.kafka, f"{prefix}-{place.index}", settings.patience, largest)
 
 
 def _fence(properties: Mapping[str, str], name: str, timeout: float) -> None:

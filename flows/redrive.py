@@ -32,7 +32,7 @@ from features.transaction import ERROR_CODES, microseconds, parse_transaction, r
 from flows import topics
 from flows.rejected import Place, Reading, Rejected, rejected
 from flows.resend import Resent, Sender
-from flows.settings import GROUP, Settings
+from flows.settings import GROUP, Settings, instant
 from flows.sink import FRAMING
 from flows.tail import identity
 
@@ -240,12 +240,9 @@ def _codes(text: str) -> tuple[str, ...]:
 
 def _instant(text: str) -> int:
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no RFC 3339 instant such as 2026-04-01T12:00:00Z")
-    return microseconds(instant)
+        return instant(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

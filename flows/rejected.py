@@ -17,8 +17,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from features.errors import KafkaFailure
 from flows import topics
+from flows.reading import headers_of
 from flows.settings import Settings
-from flows.tail import headers_of
 
 BATCH: Final = 1000
 

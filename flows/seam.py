@@ -6,22 +6,19 @@ history the flow knows again by its id, and drops, as far back as it remembers i
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Message
 
-from features.errors import InvalidHistory, InvalidRecord, KafkaFailure
+from features.errors import InvalidHistory, InvalidRecord
 from features.transaction import MICROSECOND, Transaction, microseconds, parse_transaction
 from flows import topics
 from flows.past import identity
-from flows.settings import GROUP, Settings
+from flows.reading import records
+from flows.settings import Settings
 
 DAY = timedelta(days=1)
-
-_log = logging.getLogger(__name__)
 
 
 class Seam:
@@ -71,55 +68,14 @@ def find(settings: Settings, end: int, instants: Callable[[], Mapping[bytes, int
     """
     topic = settings.transactions_topic
     latest = microseconds(datetime.now(UTC)) + settings.future_tolerance // MICROSECOND
-    consumer = Consumer(
-        {
-            "group.id": f"{GROUP}-warm",
-            **settings.kafka,
-            "isolation.level": "read_committed",
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "true",
-            "auto.offset.reset": "error",
-            "logger": _log,
-        }
-    )
-    try:
-        edges = [
-            topics.edges(consumer, topic, number, settings)
-            for number in range(topics.partitions(settings, [topic])[topic])
-        ]
-        seams = [Seam(low, end, settings) for low, _ in edges]
-        open_ends = {number: high for number, (low, high) in enumerate(edges) if low < high}
-        known = instants() if open_ends else {}
-        consumer.assign([TopicPartition(topic, number, edges[number][0]) for number in open_ends])
-        patience = settings.patience
-        give_up = time.monotonic() + patience
-        while open_ends:
-            messages = consumer.consume(1000, 0.1)  # it waits for so many
-            if messages:
-                give_up = time.monotonic() + patience
-            elif time.monotonic() > give_up:
-                raise KafkaFailure(f"{topic}{sorted(open_ends)} gives nothing more, though there is more; try again")
-            for message in messages:
-                number, offset, error = message.partition(), message.offset(), message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaFailure(f"{topic}[{number}] cannot be read: {error.str()}")
-                if number not in open_ends or offset is None:
-                    continue
-                # What came in the meantime is new. The sign of the end is late, but where transaction markers end a
-                # partition there is no other.
-                if error is not None or offset >= open_ends[number]:
-                    del open_ends[number]
-                    continue
-                transaction = _parsed(message, latest)
-                seams[number].take(
-                    offset,
-                    transaction,
-                    known.get(identity(transaction.account_id, transaction.transaction_id)) if transaction else None,
-                )
-                if offset + 1 == open_ends[number]:
-                    del open_ends[number]
-    finally:
-        consumer.close()
+    lows = topics.beginnings(settings, topic)
+    seams = [Seam(low, end, settings) for low in lows.values()]
+    known: Mapping[bytes, int] | None = None
+    for message in records(settings, lows, {}):
+        known = instants() if known is None else known
+        transaction = _parsed(message, latest)
+        there = known.get(identity(transaction.account_id, transaction.transaction_id)) if transaction else None
+        seams[message.partition() or 0].take(message.offset() or 0, transaction, there)
     return seams
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, cast
 
 from features.errors import InvalidSetting
+from features.transaction import microseconds
 
 GROUP: Final = "vigie"  # the consumer group, where KAFKA_GROUP_ID does not set another
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -116,6 +117,14 @@ def span(text: str) -> timedelta:
     if not found:
         raise ValueError(f"{text!r} is not a span such as 90s, 15m, 12h or 7d")
     return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+def instant(text: str) -> int:
+    """An RFC 3339 instant as microseconds since 1970; raises ``ValueError``."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} is not an instant such as 2026-04-01T12:00:00Z")
+    return microseconds(moment)
 
 
 def _span(environment: Mapping[str, str], name: str, default: str) -> timedelta:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from features.errors import KafkaFailure
 from features.fields import END
 from flows import handover
 from flows.lanes import PartitionId
-from flows.settings import GROUP, Settings
+from flows.reading import headers_of, records
+from flows.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -66,47 +65,6 @@ def rejected_since(settings: Settings, since: int, code: str) -> frozenset[tuple
         for headers in found
         if headers.get("error_code") == code
     )
-
-
-def headers_of(message: Message) -> dict[str, str]:
-    """A record's headers as text."""
-    headers = message.headers() or []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return {str(name): text.decode() if isinstance(text, bytes) else str(text) for name, text in pairs}
-
-
-def records(settings: Settings, starts: Mapping[PartitionId, int], ends: dict[PartitionId, int]) -> Iterator[Message]:
-    """The committed records of partitions, each from an offset up to its end, which is then noted in ``ends``.
-
-    Raises ``KafkaFailure`` where Kafka does not give them.
-    """
-    consumer = Consumer(
-        {
-            "group.id": f"{GROUP}-tail",
-            "fetch.wait.max.ms": "20",
-            **settings.kafka,
-            "isolation.level": "read_committed",
-            "enable.auto.commit": "false",
-            "enable.partition.eof": "true",
-            "auto.offset.reset": "earliest",  # what Kafka has deleted since cannot be read back
-            "logger": _log,
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(*key, start) for key, start in starts.items()])
-        while len(ends) < len(starts):
-            message = consumer.poll(settings.patience)
-            if message is None:
-                raise KafkaFailure(f"Kafka does not give the ends of {sorted(set(starts) - set(ends))}; try again")
-            key, error = (str(message.topic()), message.partition() or 0), message.error()
-            if error is None and key not in ends:
-                yield message
-            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                ends[key] = message.offset() or 0
-            elif error is not None:
-                raise KafkaFailure(f"{key[0]}[{key[1]}] cannot be read back: {error.str()}")
-    finally:
-        consumer.close()
 
 
 def _identities(settings: Settings, topic: str, number: int, start: int) -> tuple[int, dict[int, bytes]]:

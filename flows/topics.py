@@ -123,6 +123,16 @@ def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
         consumer.close()
 
 
+def beginnings(settings: Settings, topic: str) -> dict[tuple[str, int], int]:
+    """Of each partition of the topic the first offset that it holds."""
+    consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
+    try:
+        numbers = range(partitions(settings, [topic])[topic])
+        return {(topic, number): edges(consumer, topic, number, settings)[0] for number in numbers}
+    finally:
+        consumer.close()
+
+
 def largest_record(settings: Settings, topic: str) -> int:
     """The size in bytes of the largest record that a topic takes, with key, headers and framing."""
     wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)

@@ -21,8 +21,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import Consumer
-
 from features.bundle import Bundle, load
 from features.definitions import reach
 from features.errors import InvalidHistory, InvalidSetting, KafkaFailure, VigieError
@@ -31,7 +29,7 @@ from features.history import load as load_history
 from features.transaction import MICROSECOND, microseconds, rfc3339
 from flows import handover, logs, past, seam, stop, store, tail, topics
 from flows.lanes import PartitionId
-from flows.settings import GROUP, Settings
+from flows.settings import GROUP, Settings, instant
 from flows.source import KafkaSource, Positions
 from flows.warming import PastSource, Taken, run
 
@@ -67,7 +65,7 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
     lateness = settings.allowed_lateness // MICROSECOND
     positions = Positions(
         {(settings.transactions_topic, number): each.offset for number, each in enumerate(seams)}
-        | _beginnings(settings, settings.labels_topic),
+        | topics.beginnings(settings, settings.labels_topic),
         {(settings.transactions_topic, number): each.lead for number, each in enumerate(seams)},
         max(0, end - lateness),
         microseconds(datetime.now(UTC)),
@@ -101,7 +99,7 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
     """
     ends, begins, notes = _until(settings, until)
     topic = settings.transactions_topic
-    lows = _beginnings(settings, topic)
+    lows = topics.beginnings(settings, topic)
     if until == "committed" and (gone := sum(max(0, low - ends[key]) for key, low in lows.items() if key in ends)):
         raise KafkaFailure(
             f"{topic} no longer holds {gone:,} records beyond the committed offsets: they would be skipped; restore "
@@ -141,7 +139,7 @@ def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mappi
 def _until(settings: Settings, until: str) -> tuple[dict[PartitionId, int], store.Ends, list[str]]:
     """The offset at which each partition of the transactions ends, where the outputs begin, and what to note."""
     topic, outputs = settings.transactions_topic, settings.topics[2:]
-    lows = _beginnings(settings, topic)
+    lows = topics.beginnings(settings, topic)
     found = handover.committed(settings)
     of_group = {key: offset for key, offset in found.offsets.items() if key in lows}
     notes: list[str] = []
@@ -159,33 +157,16 @@ def _until(settings: Settings, until: str) -> tuple[dict[PartitionId, int], stor
         begins = topics.ends(settings, outputs)
         ends = topics.ends(settings, [topic])[topic]
     else:
-        instant = _instant(until)
-        begins = handover.offsets_at(settings, outputs, instant - handover.CLOCKS_APART)
-        ends = handover.offsets_at(settings, [topic], instant)[topic]
+        try:
+            moment = instant(until)
+        except ValueError as error:
+            raise InvalidSetting(f"--until is {until!r}; give committed, end, or an instant: {error}") from error
+        begins = handover.offsets_at(settings, outputs, moment - handover.CLOCKS_APART)
+        ends = handover.offsets_at(settings, [topic], moment)[topic]
     places = {(topic, number): offset for number, offset in enumerate(ends)}
     if unscored := sum(max(0, places[key] - max(lows[key], of_group[key])) for key in of_group):
         notes.append(f"up to {unscored:,} records beyond the committed offsets are taken in and never scored")
     return places, begins, notes
-
-
-def _instant(text: str) -> int:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise InvalidSetting(f"--until is {text!r}; give committed, end, or a time such as 2018-09-30T00:00:00Z")
-    return microseconds(instant)
-
-
-def _beginnings(settings: Settings, topic: str) -> dict[PartitionId, int]:
-    """Of each partition the first offset that it holds."""
-    consumer = Consumer({**settings.kafka, "group.id": f"{GROUP}-warm"})
-    try:
-        count = topics.partitions(settings, [topic])[topic]
-        return {(topic, number): topics.edges(consumer, topic, number, settings)[0] for number in range(count)}
-    finally:
-        consumer.close()
 
 
 def _report(outcome: Outcome, settings: Settings, directory: Path, seconds: float) -> None:
@@ -200,7 +181,7 @@ def _report(outcome: Outcome, settings: Settings, directory: Path, seconds: floa
         f"{taken.labels:,} labels, up to {rfc3339(taken.newest) if taken.transactions else 'now'}\n"
         f"the flow begins to read {settings.transactions_topic} at {places}\n"
         f"{directory}: {size / 2**20:,.1f} MiB in {seconds:.1f} s\n"
-        f"next: just score -r {directory} -s 1 -b 0"
+        f"next: just score -r {directory}"
     )
 
 

@@ -126,6 +126,16 @@ def test_a_record_that_the_topic_does_not_take_stops_it_by_name(kafka: LocalKafk
         box.settle()
 
 
+def test_a_topic_that_takes_little_takes_many_records_all_the_same(kafka: LocalKafka, topics: Topics) -> None:
+    names = {f"VIGIE_{purpose}_TOPIC": topics(purpose.lower(), 1) for purpose in ("SCORED", "ALERTS", "REJECTED")}
+    limit_size(kafka.bootstrap_servers, names["VIGIE_ALERTS_TOPIC"], 3000)
+    box = open_outbox(settings(kafka, **names), Invocation(None, 0, 1, "0"), 1)
+    values = [os.urandom(500) for _ in range(200)]
+    box.put([parcel(names["VIGIE_ALERTS_TOPIC"], value) for value in values])
+    box.settle()
+    assert values_in(kafka, names["VIGIE_ALERTS_TOPIC"]) == values
+
+
 def test_a_commit_that_kafka_gave_up_is_repeated(kafka: LocalKafka, topics: Topics) -> None:
     """As after an outage that was longer than the records' time to live."""
     topic = topics("scored", 1)
