@@ -7,6 +7,7 @@ taken; what the flow has written since then may be the work of records beyond th
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
@@ -68,10 +69,18 @@ def _partitions(settings: Settings, names: list[str]) -> list[TopicPartition]:
 
 def _ask(settings: Settings, what: str, ask: Callable[[Consumer, float], list[TopicPartition]]) -> list[TopicPartition]:
     consumer = Consumer({"group.id": GROUP, **settings.kafka, "enable.auto.commit": "false", "logger": _log})
+    give_up = time.monotonic() + settings.patience
     try:
-        found = ask(consumer, settings.patience)
-    except KafkaException as error:
-        raise KafkaFailure(f"{settings.bootstrap} does not tell {what}: {error.args[0].str()}; try again") from error
+        while True:
+            try:
+                found = ask(consumer, settings.patience)
+                break
+            except KafkaException as error:
+                # The first to ask for any group waits until Kafka has made the topic in which groups are kept.
+                if time.monotonic() > give_up:
+                    why = error.args[0].str()
+                    raise KafkaFailure(f"{settings.bootstrap} does not tell {what}: {why}; try again") from error
+                time.sleep(0.1)
     finally:
         consumer.close()
     for place in found:

@@ -49,9 +49,12 @@ class Lane(Generic[T]):
         self.missed = 0.0  # seconds that the others have waited for it
         self.waiting: deque[tuple[int, int, T]] = deque()
 
-    def reached_end(self) -> None:
-        """Kafka says that there is no more."""
+    def reached_end(self, offset: int) -> None:
+        """Kafka says that there is no more before ``offset``; marks that no record reaches may lie between."""
         self.at_end, self.moved, self.given_up = True, False, False
+        self.read_to = max(self.read_to, offset)
+        if not self.waiting:
+            self.offset = self.read_to
 
 
 class Lanes(Generic[T]):

@@ -23,21 +23,18 @@ class Messages:
         self._scored_features = scored_features
 
     def scored(self, decision: Decision) -> tuple[str, Outgoing]:
-        """The message of the ``scored`` topic, with its key."""
+        """The message of the ``scored`` topic, with its key, and the alert where there is one."""
         metrics.SCORED.inc()
-        features = self._model.values(decision) if self._scored_features else None
-        return _keyed(decision, ScoredMessage(**self._common(decision), features=features))
-
-    def alert(self, decision: Decision) -> tuple[str, Outgoing]:
-        """The message of the ``alerts`` topic, with its key: the score and why."""
-        metrics.ALERTS.inc()
-        message = AlertMessage(
-            **self._common(decision),
-            features=self._model.values(decision),
-            threshold=self._model.threshold,
-            reasons=self._model.reasons(decision),
-        )
-        return _keyed(decision, message)
+        common = self._common(decision)
+        features = self._model.values(decision) if self._scored_features or decision.alert else None
+        value = _encode(ScoredMessage(**common, features=features if self._scored_features else None))
+        alert = None
+        if decision.alert:
+            metrics.ALERTS.inc()
+            threshold, reasons = self._model.threshold, self._model.reasons(decision)
+            alert = _encode(AlertMessage(**common, features=features, threshold=threshold, reasons=reasons))
+        key = decision.transaction.account_id
+        return key, Outgoing(key.encode(), value, {}, alert)
 
     def rejected(self, rejection: Rejection) -> tuple[str, Outgoing]:
         """The message of the ``rejected`` topic: the original key and bytes; beside it what decides its partition."""
@@ -59,8 +56,3 @@ class Messages:
             "model": self._model.version,
             "scored_at": rfc3339(microseconds(datetime.now(UTC))),
         }
-
-
-def _keyed(decision: Decision, message: ScoredMessage) -> tuple[str, Outgoing]:
-    key = decision.transaction.account_id
-    return key, Outgoing(key.encode(), _encode(message), {})

@@ -17,16 +17,17 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from features.errors import KafkaFailure
+from features.errors import InvalidSetting, KafkaFailure
 from flows import topics
 from flows.invocation import Invocation
 from flows.records import Outgoing
-from flows.settings import GROUP, Settings
+from flows.settings import Settings
 
-PENDING: Final = 20_000  # records that may wait for the next commit before the flow waits for it
+PENDING: Final = 32_000_000  # bytes that may wait for the next commit before the flow waits for it
 BATCH: Final = 1_000_000  # bytes, the client's own default
 PAUSE: Final = 0.001  # seconds; Kafka makes a commit that follows another one at once wait for 20 ms
 PATIENCE: Final = 300.0  # seconds that an outage of Kafka may last before the flow gives up
+ASKING: Final = 10.0  # seconds to wait for Kafka's word on a commit before it is asked again
 
 _log = logging.getLogger(__name__)
 # A broker that has just started makes producers wait for their ids; the client says so at every try.
@@ -50,17 +51,29 @@ class Outbox:
     ``name`` is Kafka's transactional.id: the same for this process of this flow at every start.
     """
 
-    def __init__(self, properties: Mapping[str, str], name: str, timeout: float, largest: int = BATCH) -> None:
+    def __init__(
+        self, properties: Mapping[str, str], name: str, timeout: float, limits: Mapping[str, int] | None = None
+    ) -> None:
         """Fences the earlier process of this name; raises ``KafkaFailure`` where Kafka does not answer in time.
 
-        ``largest``: the bytes that every topic takes at once.
+        ``limits``: of each topic the bytes of the largest record that it takes.
         """
+        self.limits = limits or {}
         self._name = name
         # A topic's limit holds for a batch as it does for a record.
-        self._producer = _transactional({"batch.size": str(min(BATCH, largest)), **properties}, name)
+        try:
+            self._producer = _transactional(
+                {"batch.size": str(min([BATCH, *self.limits.values()])), **properties}, name
+            )
+        except KafkaException as error:
+            raise InvalidSetting(
+                f"the Kafka client refuses its properties for a producer: {error.args[0].str()}; each KAFKA_X_Y in the "
+                "environment is taken as the client property x.y"
+            ) from error
         _take_over(self._producer, name, timeout)
         self._changed = threading.Condition()
         self._pending: list[Parcel] = []
+        self._weight = 0  # of what is pending, in bytes
         self._under_way = False
         self._ends: dict[tuple[str, int], int] = {}
         self._refused: tuple[str, int, KafkaError] | None = None  # the record that Kafka did not take, in this commit
@@ -68,11 +81,15 @@ class Outbox:
         threading.Thread(target=self._work, name="outbox", daemon=True).start()
 
     def put(self, parcels: Sequence[Parcel]) -> None:
-        """Hands records over; blocks only while too many wait. Raises ``KafkaFailure`` once a commit has failed."""
+        """Hands records over, which will be in one commit; blocks only while too much waits.
+
+        Raises ``KafkaFailure`` once a commit has failed.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._pending) < PENDING or self._failure)
+            self._changed.wait_for(lambda: self._weight < PENDING or self._failure)
             self._raise_failure()
             self._pending += parcels
+            self._weight += sum(len(p.outgoing.key or b"") + len(p.outgoing.value or b"") for p in parcels)
             self._changed.notify_all()
 
     def settle(self) -> None:
@@ -93,21 +110,29 @@ class Outbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending)
-                batch, self._pending = self._pending, []
+                batch, self._pending, self._weight = self._pending, [], 0
                 self._under_way = True
                 self._changed.notify_all()
             try:
                 ends = self._commit(batch)
             except KafkaFailure as failure:
-                with self._changed:
-                    self._failure = failure
-                    self._changed.notify_all()
+                self._fail(failure)
                 return
+            except BaseException as error:
+                self._fail(
+                    KafkaFailure(f"the outbox {self._name} failed: {error!r}; the flow stops so that none is lost")
+                )
+                raise
             with self._changed:
                 self._ends |= ends
                 self._under_way = False
                 self._changed.notify_all()
             time.sleep(PAUSE)
+
+    def _fail(self, failure: KafkaFailure) -> None:
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
 
     def _commit(self, batch: Sequence[Parcel]) -> dict[tuple[str, int], int]:
         """Commits the records, again and again while Kafka is away; the offsets after the last ones."""
@@ -119,7 +144,7 @@ class Outbox:
                 self._patiently(self._producer.begin_transaction, give_up)
                 for parcel in batch:
                     self._produce(parcel, ends)
-                self._patiently(self._producer.commit_transaction, give_up)
+                self._patiently(lambda: self._producer.commit_transaction(ASKING), give_up)
             except KafkaException as exception:
                 error = exception.args[0]
                 if self._is_final(error) or time.monotonic() > give_up:
@@ -130,7 +155,7 @@ class Outbox:
                 return ends
 
     def _produce(self, parcel: Parcel, ends: dict[tuple[str, int], int]) -> None:
-        topic, partition, (key, value, headers) = parcel
+        topic, partition, (key, value, headers, _) = parcel
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
@@ -144,14 +169,15 @@ class Outbox:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as exception:
-                self._refused = self._refused or (topic, partition, exception.args[0])
+                if exception.args[0].code() != KafkaError._STATE:  # that says only that the commit is given up already
+                    self._refused = self._refused or (topic, partition, exception.args[0])
                 raise
             else:
                 return
 
     def _abort(self, give_up: float) -> None:
         try:
-            self._patiently(self._producer.abort_transaction, give_up)
+            self._patiently(lambda: self._producer.abort_transaction(ASKING), give_up)
         except KafkaException as exception:
             raise self._explained(exception.args[0]) from exception
 
@@ -193,13 +219,13 @@ def open_outbox(settings: Settings, place: Invocation, processes: int) -> Outbox
 
     Where those were more, this process also fences its share of the ones that have no successor.
     """
-    prefix = f"{settings.kafka.get('group.id', GROUP)}-{settings.scored_topic}"
+    prefix = f"{settings.group}-{settings.scored_topic}"
     left = range(place.count + place.index, processes, place.count)
     with ThreadPoolExecutor() as pool:
         for fenced in [pool.submit(_fence, settings.kafka, f"{prefix}-{index}", settings.patience) for index in left]:
             fenced.result()
-    largest = min(topics.largest_record(settings, topic) for topic in settings.topics[2:])
-    return Outbox(settings.kafka, f"{prefix}-{place.index}", settings.patience, largest)
+    limits = topics.largest_records(settings, settings.topics[2:])
+    return Outbox(settings.kafka, f"{prefix}-{place.index}", settings.patience, limits)
 
 
 def _fence(properties: Mapping[str, str], name: str, timeout: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import KafkaFailure
+from flows import topics
 from flows.lanes import PartitionId
 from flows.settings import GROUP, Settings
 
@@ -32,6 +33,8 @@ def records(settings: Settings, starts: Mapping[PartitionId, int], ends: dict[Pa
         }
     )
     try:
+        # A leader that was elected just now knows less at first: what ends before this does not end yet.
+        known = {key: topics.edges(consumer, *key, settings)[1] for key in starts}
         consumer.assign([TopicPartition(*key, start) for key, start in starts.items()])
         while len(ends) < len(starts):
             message = consumer.poll(settings.patience)
@@ -41,7 +44,8 @@ def records(settings: Settings, starts: Mapping[PartitionId, int], ends: dict[Pa
             if error is None and key not in ends:
                 yield message
             elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                ends[key] = message.offset() or 0
+                if (message.offset() or 0) >= known[key]:
+                    ends[key] = message.offset() or 0
             elif error is not None:
                 raise KafkaFailure(f"{key[0]}[{key[1]}] cannot be read back: {error.str()}")
     finally:

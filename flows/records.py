@@ -78,11 +78,12 @@ class Decision(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """A message on its way to a topic."""
+    """A message on its way to a topic; ``alert``: the value of the alert that it goes with, under the same key."""
 
     key: bytes | None
     value: bytes | None
     headers: dict[str, str]
+    alert: bytes | None = None
 
 
 class Reason(msgspec.Struct):

@@ -32,7 +32,7 @@ from features.transaction import ERROR_CODES, microseconds, parse_transaction, r
 from flows import topics
 from flows.rejected import Place, Reading, Rejected, rejected
 from flows.resend import Resent, Sender
-from flows.settings import GROUP, Settings, instant
+from flows.settings import Settings, instant
 from flows.sink import FRAMING
 from flows.tail import identity
 
@@ -92,7 +92,7 @@ class Redrive:
         # Records are fetched whole while the rejected topic is being read, hence two.
         self._reading, self._sources = (Reading(settings, group_of(settings)) for _ in range(2))
         self._targets = topics.partitions(settings, [settings.transactions_topic, settings.labels_topic])
-        self._largest = {topic: topics.largest_record(settings, topic) for topic in self._targets}
+        self._largest = topics.largest_records(settings, self._targets)
         count = topics.partitions(settings, [self._topic])[self._topic]
         self._places = {number: self._reading.place(self._topic, number) for number in range(count)}
         self._ends = {number: self._reading.edges(self._topic, number)[1] for number in range(count)}
@@ -161,6 +161,8 @@ class Redrive:
             return f"came from {record.source_topic}, which the flow does not read"
         there = 0 <= record.source_partition < self._targets[record.source_topic]
         value = self._value(record)
+        if record.key_cut:
+            return "its key was cut"
         if record.cut_from is not None and value is None:
             return "cut, and its source no longer holds it whole"
         if self._identity(record, value) in self._scored:
@@ -214,7 +216,7 @@ class Redrive:
 
 def group_of(settings: Settings) -> str:
     """The consumer group that holds how far the redrive has come, and the transactional id."""
-    return f"{settings.kafka.get('group.id', GROUP)}-redrive"
+    return f"{settings.group}-redrive"
 
 
 def redrive(settings: Settings, choice: Choice, *, dry_run: bool = False) -> Outcome:

@@ -60,7 +60,10 @@ class Place(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A record of the rejected topic, and where it came from; ``cut_from``: the bytes its value had, if it was cut."""
+    """A record of the rejected topic, and where it came from.
+
+    ``cut_from``: the bytes its value had, if it was cut. ``key_cut``: whether even its key was.
+    """
 
     partition: int
     offset: int
@@ -71,6 +74,7 @@ class Rejected(NamedTuple):
     source_partition: int
     source_offset: int
     cut_from: int | None
+    key_cut: bool
 
 
 def rejected(message: Message) -> Rejected | None:
@@ -87,6 +91,7 @@ def rejected(message: Message) -> Rejected | None:
             int(headers["source_partition"]),
             int(headers["source_offset"]),
             int(headers["value_cut_from_bytes"]) if "value_cut_from_bytes" in headers else None,
+            "key_cut_from_bytes" in headers,
         )
     except (KeyError, ValueError):
         return None

@@ -41,7 +41,7 @@ class Sender:
 
     def __init__(self, settings: Settings, identity: str) -> None:
         self._patience = settings.patience
-        smallest = min(topics.largest_record(settings, topic) for topic in settings.topics[:2])
+        smallest = min(topics.largest_records(settings, settings.topics[:2]).values())
         chosen = {name: value for name, value in settings.kafka.items() if name not in _NOT_HERE}
         try:
             self._producer = Producer(

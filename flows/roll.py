@@ -1,6 +1,6 @@
-"""Who works in a recovery directory: each process of a flow holds a lock there, under its number, while it lives.
+"""Who works in a recovery directory: each process of a flow holds a lock there, named by its number and their count.
 
-So nobody works in a copy, no process of an earlier start is left over, and two never work as one.
+So nobody works in a copy, processes of one start do not mix with those of another, and two never work as one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,26 @@ def call(directory: Path, place: Invocation, patience: float) -> None:
     ``patience``: seconds to wait for them. Raises ``InvalidStore`` where the place is taken, where peers do not come,
     or where a process works there that is none of them.
     """
-    _hold(directory, place.index)
+    # Held before it is looked around: of two starts that meet, at least one sees the other.
+    _hold(directory, place)
+    give_up = time.monotonic() + PROBED
+    of_others = sorted(set(directory.glob("process-*.lock")) - set(directory.glob(f"process-*-of-{place.count}.lock")))
+    while others := [file.stem for file in of_others if _is_held(file)]:
+        if time.monotonic() > give_up:
+            raise InvalidStore(
+                f"{directory} is in use by {', '.join(others)} of a start with another number of processes than "
+                f"{place.count}; stop them"
+            )
+        time.sleep(0.05)
     give_up = time.monotonic() + patience
-    while absent := [i for i in range(place.count) if i != place.index and not _is_held(directory, i)]:
+    peers = [index for index in range(place.count) if index != place.index]
+    while absent := [index for index in peers if not _is_held(_file(directory, index, place.count))]:
         if time.monotonic() > give_up:
             raise InvalidStore(
                 f"the processes {absent} of the flow did not start to work in {directory} within {patience:g} s; all "
                 "processes need the same recovery directory, not copies of it: start them, or mend their settings"
             )
         time.sleep(0.05)
-    numbers = sorted(int(file.stem.removeprefix("process-")) for file in directory.glob("process-*.lock"))
-    if left := [i for i in numbers if i >= place.count and _is_held(directory, i)]:
-        raise InvalidStore(
-            f"{directory} is in use by the processes {left} of an earlier start that had more than {place.count}; "
-            "stop them"
-        )
 
 
 @contextmanager
@@ -51,34 +56,35 @@ def alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def _file(directory: Path, index: int) -> Path:
-    return directory / f"process-{index}.lock"
+def _file(directory: Path, index: int, count: int) -> Path:
+    return directory / f"process-{index}-of-{count}.lock"
 
 
-def _hold(directory: Path, index: int) -> None:
-    lock = _file(directory, index).open("a")
+def _hold(directory: Path, place: Invocation) -> None:
+    lock = _file(directory, place.index, place.count).open("a")
     give_up = time.monotonic() + PROBED
-    while not _try_lock(lock):
+    while not _try_lock(lock, fcntl.LOCK_EX):
         if time.monotonic() > give_up:
             lock.close()
             raise InvalidStore(
-                f"{directory} is in use by another process {index} of the flow; stop it, or use another directory"
+                f"{directory} is in use by another process {place.index} of the flow; stop it, or use another directory"
             )
         time.sleep(0.05)
     _held.append(lock)
 
 
-def _is_held(directory: Path, index: int) -> bool:
+def _is_held(file: Path) -> bool:
+    """Whether a process holds the lock; those who only look do not disturb each other."""
     try:
-        with _file(directory, index).open() as lock:
-            return not _try_lock(lock)
+        with file.open() as lock:
+            return not _try_lock(lock, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
 
 
-def _try_lock(lock: TextIO) -> bool:
+def _try_lock(lock: TextIO, kind: int) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -31,22 +31,21 @@ A = TypeVar("A")
 def flow() -> Dataflow:
     """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
     try:
-        settings, bundle, model, outbox, since, begins = start()
+        settings, bundle, model, outbox, first, begins = start()
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
     messages = Messages(model, scored_features=settings.scored_features)
+    scored_topic, rejected_topic = settings.outputs
 
     vigie = Dataflow("vigie")
-    read = op.input("read_v1", vigie, KafkaSource(settings, since))  # Arrival | Rejection | Tick
+    read = op.input("read_v1", vigie, KafkaSource(settings, first))  # Arrival | Rejection | Tick
     candidates, rejected = with_features(read, bundle.features, settings)
     decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
-    scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing)
-    raised = op.filter("over_threshold", decisions, lambda decision: decision.alert)
-    alerts = op.map("alert_message", raised, messages.alert)  # (account_id, Outgoing)
+    scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)
     refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
-    op.output("scored_v1", scored, KafkaSink(settings, settings.scored_topic, outbox, begins))
-    op.output("alerts_v1", alerts, KafkaSink(settings, settings.alerts_topic, outbox, begins))
-    op.output("rejected_v1", refused, KafkaSink(settings, settings.rejected_topic, outbox, begins, cut=True))
+    scores = KafkaSink(settings, scored_topic, outbox, begins.get(scored_topic), alerts=settings.alerts_topic)
+    op.output("scored_v1", scored, scores)
+    op.output("rejected_v1", refused, KafkaSink(settings, rejected_topic, outbox, begins.get(rejected_topic), cut=True))
     return vigie
 
 

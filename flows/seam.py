@@ -68,7 +68,7 @@ def find(settings: Settings, end: int, instants: Callable[[], Mapping[bytes, int
     """
     topic = settings.transactions_topic
     latest = microseconds(datetime.now(UTC)) + settings.future_tolerance // MICROSECOND
-    lows = topics.beginnings(settings, topic)
+    lows = topics.beginnings(settings, [topic])
     seams = [Seam(low, end, settings) for low in lows.values()]
     known: Mapping[bytes, int] | None = None
     for message in records(settings, lows, {}):

@@ -48,6 +48,16 @@ class Settings:
         return self.transactions_topic, self.labels_topic, self.scored_topic, self.alerts_topic, self.rejected_topic
 
     @property
+    def outputs(self) -> tuple[str, str]:
+        """The topics that tell what is done: each record in is in one of them; alerts only go with scores."""
+        return self.scored_topic, self.rejected_topic
+
+    @property
+    def group(self) -> str:
+        """The flow's consumer group."""
+        return self.kafka.get("group.id", GROUP)
+
+    @property
     def bootstrap(self) -> str:
         """Where Kafka is."""
         return self.kafka["bootstrap.servers"]
@@ -121,8 +131,11 @@ def span(text: str) -> timedelta:
 
 def instant(text: str) -> int:
     """An RFC 3339 instant as microseconds since 1970; raises ``ValueError``."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise ValueError(f"{text!r} is not an instant such as 2026-04-01T12:00:00Z")
     return microseconds(moment)
 

@@ -10,7 +10,7 @@ starts anew, and writes anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -21,7 +21,7 @@ from flows.outbox import Outbox, Parcel
 from flows.records import Outgoing
 from flows.settings import Settings
 
-FRAMING: Final = 200  # bytes that the record format and one more header may add
+FRAMING: Final = 260  # bytes that the record format and two more headers may add
 
 
 class Written(NamedTuple):
@@ -38,7 +38,9 @@ class Written(NamedTuple):
 class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
     """Writes ``(key, Outgoing)`` to a topic; the key decides the partition as the Kafka client itself would.
 
-    ``begins``: with recovery, the offsets from which on each partition of the topics is this flow's. ``cut``: a record
+    ``begins``: with recovery, the offsets from which on the topic's partitions are this flow's; partitions that are
+    added later get nothing, since what was written is looked for where the key goes. ``alerts``: the topic of the
+    alerts, each of which is committed with its record, so that one is never there without the other. ``cut``: a record
     that is larger than the topic takes is cut, and says so, instead of stopping the flow for ever.
     """
 
@@ -47,19 +49,22 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
         settings: Settings,
         topic: str,
         outbox: Outbox,
-        begins: Mapping[str, Sequence[int]] | None = None,
+        begins: Sequence[int] | None = None,
         *,
+        alerts: str | None = None,
         cut: bool = False,
     ) -> None:
         self.settings = settings
         self.topic = topic
         self.outbox = outbox
-        self.begins = begins.get(topic) if begins else None
+        self.begins = begins
+        self.alerts = alerts
         self.cut = cut
 
     def list_parts(self) -> list[str]:
         """The topic's partitions; Bytewax sorts them as text, hence the zeros."""
-        return [f"{number:05d}" for number in range(topics.partitions(self.settings, [self.topic])[self.topic])]
+        there = topics.partitions(self.settings, [self.topic])[self.topic]
+        return [f"{number:05d}" for number in range(there if self.begins is None else len(self.begins))]
 
     def part_fn(self, item_key: str) -> int:
         """CRC-32, the default of librdkafka's partitioner."""
@@ -71,14 +76,24 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
         Bytewax calls this when all processes of the flow have met, so all outboxes are open.
         """
         number = int(for_part)
-        largest = topics.largest_record(self.settings, self.topic) if self.cut else None
         written = resume_state
         if written is None and self.begins is not None:
-            written = Written(self.begins[number] if number < len(self.begins) else 0, frozenset())
+            written = Written(self.begins[number], frozenset())
         if written is not None:
             until, found = tail.read(self.settings, self.topic, number, written.until)
             written = Written(until, written.repeats | found)
-        return Writer(self.outbox, self.topic, number, largest, written)
+        largest = self.outbox.limits[self.topic] if self.cut else None
+        alerts = None
+        if self.alerts is not None:
+            alerts = Route(self.alerts, topics.partitions(self.settings, [self.alerts])[self.alerts])
+        return Writer(self.outbox, self.topic, number, written, alerts=alerts, largest=largest)
+
+
+class Route(NamedTuple):
+    """A topic whose partitions go by the key, too."""
+
+    topic: str
+    partitions: int
 
 
 class Writer(StatefulSinkPartition[Outgoing, Written]):
@@ -89,11 +104,14 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
         outbox: Outbox,
         topic: str,
         number: int,
-        largest: int | None = None,
         written: Written | None = None,
+        *,
+        alerts: Route | None = None,
+        largest: int | None = None,
     ) -> None:
         self._until, repeats = written or Written(0, frozenset())
         self._repeats = set(repeats)
+        self._alerts = alerts
         self._largest = largest
         self._outbox = outbox
         self._topic = topic
@@ -108,6 +126,10 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
                 continue
             fitting = outgoing if self._largest is None else _cut(outgoing, self._largest)
             parcels.append(Parcel(self._topic, self._number, fitting))
+            if outgoing.alert is not None and self._alerts is not None:
+                topic, count = self._alerts
+                alert = Outgoing(outgoing.key, outgoing.alert, {})
+                parcels.append(Parcel(topic, crc32(outgoing.key or b"") % count, alert))
         self._outbox.put(parcels)
 
     def snapshot(self) -> Written:
@@ -118,8 +140,15 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
 
 
 def _cut(outgoing: Outgoing, largest: int) -> Outgoing:
-    key, value, headers = outgoing
-    rest = len(key or b"") + sum(len(name) + len(text.encode()) + 10 for name, text in headers.items()) + FRAMING
-    if value is None or len(value) + rest <= largest:
+    """The record as far as it fits: its value is cut first, and its key only where that alone is too large."""
+    key, value, headers, _ = outgoing
+    room = max(0, largest - FRAMING - sum(len(name) + len(text.encode()) + 10 for name, text in headers.items()))
+    if len(key or b"") + len(value or b"") <= room:
         return outgoing
-    return Outgoing(key, value[: max(0, largest - rest)], {**headers, "value_cut_from_bytes": str(len(value))})
+    if key is not None and len(key) > room:
+        headers = {**headers, "key_cut_from_bytes": str(len(key))}
+        key = key[:room]
+    if value is not None and len(value) > room - len(key or b""):
+        headers = {**headers, "value_cut_from_bytes": str(len(value))}
+        value = value[: room - len(key or b"")]
+    return Outgoing(key, value, headers)

@@ -39,29 +39,38 @@ TICKS: Final = 16  # at a time: they are dealt to the workers in turn
 _log = logging.getLogger(__name__)
 
 
+Place = tuple[str, int, int]  # topic, partition, offset
+
+
 class Positions(NamedTuple):
     """The source's recovery state.
 
     ``offsets``: of each partition the next record to read. ``leads``: of each partition the newest event time that has
     left. ``watermark``: see ``Arrival``. ``taken_at``: when the state was taken, in microseconds since 1970.
+    ``ahead``: records still to be read that an earlier run has rejected because they were ahead of the clock.
     """
 
     offsets: dict[PartitionId, int]
     leads: dict[PartitionId, int]
     watermark: int
     taken_at: int
+    ahead: frozenset[Place] = frozenset()
+
+
+NOWHERE: Final = Positions({}, {}, 0, 0)
 
 
 class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
     """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither.
 
-    ``since``: where no state was saved, the instant from which on this flow has rejected records, in microseconds since
-    1970; 0 where it has rejected none. ``until``: offsets at which reading ends; see ``Reader``.
+    ``first``: where it begins without a saved state. ``until``: offsets at which reading ends; see ``Reader``.
     """
 
-    def __init__(self, settings: Settings, since: int, until: Mapping[PartitionId, int] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, first: Positions = NOWHERE, until: Mapping[PartitionId, int] | None = None
+    ) -> None:
         self.settings = settings
-        self.since = since
+        self.first = first
         self.until = until
 
     def list_parts(self) -> list[str]:
@@ -71,7 +80,7 @@ class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions])
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or Positions({}, {}, 0, self.since), self.until)
+        return Reader(self.settings, resume_state or self.first, self.until)
 
 
 class Reading(NamedTuple):
@@ -116,11 +125,9 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             }
         )
         # What was too far ahead of the clock then need not be so now.
-        self._rejected = (
-            tail.rejected_since(settings, positions.taken_at, "timestamp_in_future")
-            if positions.taken_at
-            else frozenset()
-        )
+        self._ahead = positions.ahead
+        if positions.taken_at:
+            self._ahead |= tail.rejected_since(settings, positions.taken_at, "timestamp_in_future")
         # Labels first: what became known at the very instant of a transaction, it may know.
         parsers: dict[str, Parse] = {settings.labels_topic: parse_label, settings.transactions_topic: parse_transaction}
         lanes: dict[PartitionId, Lane[Reading]] = {}
@@ -166,7 +173,10 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._durable = self._lanes.offsets()
         self._watermark = self._next_watermark
         self._taken_at = microseconds(datetime.now(UTC))
-        return Positions(self._durable, self._lanes.leads(), self._watermark, self._taken_at)
+        if self._ahead:
+            # What lies behind is done with; a run that ends before it came to the rest leaves it to the next one.
+            self._ahead = frozenset(place for place in self._ahead if place[2] >= self._durable.get(place[:2], 0))
+        return Positions(self._durable, self._lanes.leads(), self._watermark, self._taken_at, self._ahead)
 
     def close(self) -> None:
         """Leaves Kafka."""
@@ -184,14 +194,14 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         lane = self._lanes[key]
         if error is not None:
             # Comes late, but where transaction markers end a partition it is the only sign of the end.
-            lane.reached_end()
+            lane.reached_end(min(offset, self._until.get(key, offset)))
             return
         if offset >= self._until.get(key, offset + 1):
-            lane.reached_end()
+            lane.reached_end(self._until[key])
             self._consumer.pause([TopicPartition(*key)])
             return
         metrics.READ.labels(topic).inc()
-        if (topic, number, offset) in self._rejected:
+        if (topic, number, offset) in self._ahead:
             latest = 0
         try:
             event = lane.parse(message.value(), latest)
@@ -231,7 +241,8 @@ def rejection(message: Message, invalid: InvalidRecord) -> Rejection:
         message.value(),
         {
             "error_code": invalid.code,
-            "error_message": str(invalid),
+            # Half of a surrogate pair, which JSON can name, is no UTF-8.
+            "error_message": str(invalid).encode(errors="backslashreplace").decode(),
             "source_topic": str(message.topic()),
             "source_partition": str(message.partition()),
             "source_offset": str(message.offset()),

@@ -13,20 +13,21 @@ from flows import handover, invocation, logs, stop, store, topics
 from flows.invocation import Invocation
 from flows.model import Model
 from flows.outbox import Outbox, open_outbox
-from flows.settings import GROUP, Settings
+from flows.settings import Settings
+from flows.source import NOWHERE, Positions
 
 _log = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
-    """All of it. ``since`` and ``begins``: see ``store.Store``; 0 and None where the flow runs without recovery."""
+    """All of it. ``first``: where to read from without a saved state. ``begins``: see ``store.Begins.outputs``."""
 
     settings: Settings
     bundle: Bundle
     model: Model
     outbox: Outbox
-    since: int
-    begins: store.Ends | None
+    first: Positions
+    begins: store.Ends
 
 
 def start() -> Started:
@@ -41,7 +42,10 @@ def start() -> Started:
     outbox = open_outbox(settings, place, kept.processes if kept else 0)
     stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
-    return Started(settings, bundle, model, outbox, kept.made_at if kept else 0, kept.begins if kept else None)
+    if kept is None:
+        return Started(settings, bundle, model, outbox, NOWHERE, {})
+    first = {(topic, n): offset for topic, of_topic in kept.begins.inputs.items() for n, offset in enumerate(of_topic)}
+    return Started(settings, bundle, model, outbox, Positions(first, {}, 0, kept.made_at), kept.begins.outputs)
 
 
 def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Store | None:
@@ -49,11 +53,17 @@ def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Sto
         _log.warning("no recovery directory (-r): after a stop the flow starts anew, and writes all anew")
         return None
     owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
-    outputs = settings.topics[2:]
-    kept = store.prepare(place.recovery, place, owner, lambda: topics.ends(settings, outputs), settings.patience)
+    kept = store.prepare(place.recovery, place, owner, lambda: _begins(settings), settings.patience)
     if not kept.resumes:
         _check_beginning(settings, place.recovery)
     return kept
+
+
+def _begins(settings: Settings) -> store.Begins:
+    """Where a flow begins that starts now; noted, so that a crash before the first state does not move it."""
+    inputs = topics.edges_of(settings, settings.topics[:2])
+    chosen = {topic: [edge[settings.start_from == "latest"] for edge in edges] for topic, edges in inputs.items()}
+    return store.Begins(chosen, topics.ends(settings, settings.outputs))
 
 
 def _check_beginning(settings: Settings, directory: Path) -> None:
@@ -62,7 +72,7 @@ def _check_beginning(settings: Settings, directory: Path) -> None:
     done = [f"{topic}[{n}] {offset}" for (topic, n), offset in sorted(offsets.items()) if offset > 0]
     if any(topic == settings.transactions_topic for (topic, _), offset in offsets.items() if offset > 0):
         raise InvalidStore(
-            f"{directory} holds no states, but the group {settings.kafka.get('group.id', GROUP)} has already scored up "
+            f"{directory} holds no states, but the group {settings.group} has already scored up "
             f"to {', '.join(done)}: all of it would be scored a second time. Restore the recovery directory; or fill "
             f"this one from the topics, which goes on from there (`just warm --from-topics -r {directory}`); or set "
             "KAFKA_GROUP_ID to another name to score everything anew"

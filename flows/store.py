@@ -26,6 +26,7 @@ from flows.invocation import Invocation
 
 PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
 IDENTITY: Final = "vigie.json"
+MAKING: Final = "making"  # a file that is there while the partitions are made
 UNFINISHED: Final = "unfinished"  # in the identity, of a store that is being filled
 
 Ends = dict[str, list[int]]
@@ -44,38 +45,45 @@ class Owner(NamedTuple):
     topics: dict[str, str]
 
 
+class Begins(NamedTuple):
+    """Where a flow begins: the offsets from which on it reads the input topics, and the output topics are its own."""
+
+    inputs: Ends
+    outputs: Ends
+
+
 class Store(NamedTuple):
     """What a prepared store has noted.
 
-    ``made_at``: in microseconds since 1970. ``begins``: the offsets from which on the output topics are this flow's.
-    ``processes``: the most that ever worked in it. ``resumes``: whether it holds states.
+    ``made_at``: in microseconds since 1970. ``processes``: the most that ever worked in it. ``resumes``: whether it
+    holds states.
     """
 
     made_at: int
-    begins: Ends
+    begins: Begins
     processes: int
     resumes: bool
 
 
-def prepare(directory: Path, place: Invocation, owner: Owner, ends: Callable[[], Ends], patience: float) -> Store:
+def prepare(directory: Path, place: Invocation, owner: Owner, begins: Callable[[], Begins], patience: float) -> Store:
     """Makes a new store, or checks one and cleans it; holds it for this process until the process ends.
 
-    ``ends``: the next offset of each partition of the output topics; a new store notes them. ``patience``: seconds to
-    wait for the other processes. Raises ``InvalidStore`` where the store is incomplete, belongs to something else, is
-    in use, or is not where the other processes work.
+    ``begins``: where a flow that starts now begins; a new store notes it. ``patience``: seconds to wait for the other
+    processes. Raises ``InvalidStore`` where the store is incomplete, belongs to something else, is in use, or is not
+    where the other processes work.
     """
     directory.mkdir(parents=True, exist_ok=True)
     roll.call(directory, place, patience)
     with roll.alone(directory):
         parts = _parts(directory)
-        noted = _checked(directory, parts, owner) or _note(directory, _new(owner, ends()))
+        noted = _checked(directory, parts, owner) or _note(directory, _new(owner, begins()))
         if noted["processes"] < place.count:
             noted = _note(directory, noted | {"processes": place.count})
         epoch = _resume_epoch(parts)
         removed = sum(_write(part, _CUT_SHORT.format(epoch), _SPENT)[0] for part in parts)
         resumes = any(_has_states(part) for part in parts)
     _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
-    return Store(noted["made_at"], noted["outputs_begin"], noted["processes"], resumes)
+    return Store(noted["made_at"], Begins(noted["inputs_begin"], noted["outputs_begin"]), noted["processes"], resumes)
 
 
 def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
@@ -89,7 +97,7 @@ def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
     roll.call(directory, Invocation(directory, 0, 1, "0"), patience)
     with roll.alone(directory):
         parts = _parts(directory)
-        noted = _noted(directory) or _new(owner, ends)
+        noted = _noted(directory) or _new(owner, Begins({}, ends))
         if UNFINISHED not in noted and any(_has_states(part) for part in parts):
             raise InvalidStore(
                 f"{directory} holds states already, and the flow goes on from them; use another recovery directory, or "
@@ -122,9 +130,9 @@ def keys(directory: Path, step_id: str) -> int:
     return sum(_rows(part, query, step_id)[0][0] for part in _parts(directory))
 
 
-def _new(owner: Owner, ends: Ends) -> dict[str, Any]:
-    made_at = microseconds(datetime.now(UTC))
-    return {"flow": "vigie", **owner._asdict(), "made_at": made_at, "outputs_begin": ends, "processes": 0}
+def _new(owner: Owner, begins: Begins) -> dict[str, Any]:
+    places = {"inputs_begin": begins.inputs, "outputs_begin": begins.outputs}
+    return {"flow": "vigie", **owner._asdict(), "made_at": microseconds(datetime.now(UTC)), **places, "processes": 0}
 
 
 def _checked(directory: Path, parts: Sequence[Path], owner: Owner) -> dict[str, Any] | None:
@@ -181,8 +189,15 @@ def _note(directory: Path, noted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(directory: Path) -> list[Path]:
     """The store's partitions, all of them; made where there is none."""
-    if not list(directory.glob("part-*.sqlite3")):
+    making = directory / MAKING
+    if making.exists() or not list(directory.glob("part-*.sqlite3")):
+        # The mark stays where this is cut short; then some files are there, or halves of them, and nothing is in them.
+        making.touch()
+        _sync(directory)
+        for half in directory.glob("part-*.sqlite3*"):
+            half.unlink()
         init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+        making.unlink()
         _log.info("new recovery store", extra={"directory": directory, "partitions": PARTITIONS})
     parts = sorted(directory.glob("part-*.sqlite3"))
     found: dict[int, Path] = {}

@@ -59,12 +59,17 @@ def rejected_since(settings: Settings, since: int, code: str) -> frozenset[tuple
     """
     topic = settings.rejected_topic
     starts = handover.offsets_at(settings, [topic], since - handover.CLOCKS_APART)[topic]
-    found = map(headers_of, records(settings, {(topic, number): start for number, start in enumerate(starts)}, {}))
-    return frozenset(
-        (headers["source_topic"], int(headers["source_partition"]), int(headers["source_offset"]))
-        for headers in found
-        if headers.get("error_code") == code
-    )
+    found = set()
+    for message in records(settings, {(topic, number): start for number, start in enumerate(starts)}, {}):
+        try:
+            headers = headers_of(message)
+            source = headers["source_topic"], int(headers["source_partition"]), int(headers["source_offset"])
+        except (KeyError, ValueError) as stray:
+            _log.warning("%s[%s] offset %s is none of ours: %s", topic, message.partition(), message.offset(), stray)
+        else:
+            if headers.get("error_code") == code:
+                found.add(source)
+    return frozenset(found)
 
 
 def _identities(settings: Settings, topic: str, number: int, start: int) -> tuple[int, dict[int, bytes]]:

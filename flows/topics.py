@@ -13,7 +13,7 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from features.errors import InvalidSetting, KafkaFailure
-from flows.settings import Settings
+from flows.settings import GROUP, Settings
 
 DEFAULT_LARGEST: Final = 1_048_588  # bytes, Kafka's max.message.bytes
 # A Kafka that is there but does not let the client in, and what to check then. It gets no better by waiting.
@@ -111,38 +111,40 @@ def ids(settings: Settings) -> dict[str, str]:
         raise KafkaFailure(f"{settings.bootstrap} does not describe {names}: {error.args[0].str()}") from error
 
 
-def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
-    """The next offset of each partition of the topics."""
-    consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
+def edges_of(settings: Settings, topics: Iterable[str]) -> dict[str, list[tuple[int, int]]]:
+    """Of each topic, by partition, the first offset that it holds and the next one that it will give."""
+    consumer = Consumer({**settings.kafka, "group.id": f"{GROUP}-ends"})
     try:
         return {
-            topic: [edges(consumer, topic, number, settings)[1] for number in range(count)]
+            topic: [edges(consumer, topic, number, settings) for number in range(count)]
             for topic, count in partitions(settings, topics).items()
         }
     finally:
         consumer.close()
 
 
-def beginnings(settings: Settings, topic: str) -> dict[tuple[str, int], int]:
-    """Of each partition of the topic the first offset that it holds."""
-    consumer = Consumer({**settings.kafka, "group.id": "vigie-ends"})
-    try:
-        numbers = range(partitions(settings, [topic])[topic])
-        return {(topic, number): edges(consumer, topic, number, settings)[0] for number in numbers}
-    finally:
-        consumer.close()
+def ends(settings: Settings, topics: Iterable[str]) -> dict[str, list[int]]:
+    """The next offset of each partition of the topics."""
+    return {topic: [high for _, high in of_topic] for topic, of_topic in edges_of(settings, topics).items()}
 
 
-def largest_record(settings: Settings, topic: str) -> int:
-    """The size in bytes of the largest record that a topic takes, with key, headers and framing."""
-    wanted = ConfigResource(ConfigResource.Type.TOPIC, topic)
+def beginnings(settings: Settings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """The first offset that each partition of the topics holds."""
+    found = edges_of(settings, topics)
+    return {(topic, number): low for topic, of_topic in found.items() for number, (low, _) in enumerate(of_topic)}
+
+
+def largest_records(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    """The size in bytes of the largest record that each topic takes, with key, headers and framing."""
+    names = list(topics)
+    wanted = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in names]
     admin = _admin(settings)  # as above
     try:
-        (answer,) = admin.describe_configs([wanted], request_timeout=settings.patience).values()
-        return int(answer.result()["max.message.bytes"].value)
+        answers = admin.describe_configs(wanted, request_timeout=min(5.0, settings.patience))
+        return {config.name: int(answer.result()["max.message.bytes"].value) for config, answer in answers.items()}
     except KafkaException as error:
-        _log.warning("topic %s does not tell its largest record (%s); Kafka's default is assumed", topic, error)
-        return DEFAULT_LARGEST
+        _log.warning("%s do not tell their largest records (%s); Kafka's default is assumed", names, error)
+        return dict.fromkeys(names, DEFAULT_LARGEST)
 
 
 def _admin(settings: Settings, said: list[KafkaError] | None = None) -> AdminClient:

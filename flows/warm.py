@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,7 @@ from features.history import load as load_history
 from features.transaction import MICROSECOND, microseconds, rfc3339
 from flows import handover, logs, past, seam, stop, store, tail, topics
 from flows.lanes import PartitionId
-from flows.settings import GROUP, Settings, instant
+from flows.settings import Settings, instant
 from flows.source import KafkaSource, Positions
 from flows.warming import PastSource, Taken, run
 
@@ -51,8 +50,9 @@ class Outcome(NamedTuple):
 def from_history(settings: Settings, bundle: Bundle, directory: Path, history: past.History) -> Outcome:
     """Fills a new store with the states that a history leaves; its labels as far as they were known at its end.
 
-    The labels topic is read from its beginning by the flow, since labels may repeat. Raises ``InvalidHistory`` where
-    the topic goes on from the history in a way that the flow could not follow, and ``InvalidStore``, ``KafkaFailure``.
+    Where the flow's group has scored beyond the history, what lies between is read from the topics. Else the labels
+    topic is read from its beginning by the flow, since labels may repeat. Raises ``InvalidHistory`` where the topic
+    goes on from the history in a way that the flow could not follow, and ``InvalidStore``, ``KafkaFailure``.
     """
     end = past.end_of(history)
     if end > (latest := microseconds(datetime.now(UTC) + settings.future_tolerance)):
@@ -60,13 +60,20 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
             f"the history ends at {rfc3339(end)}, later than {rfc3339(latest)}: everything that comes would be "
             "too_late; check the time zone of the export (timestamps without an offset are taken as UTC)"
         )
+    topic = settings.transactions_topic
     seams = seam.find(settings, end, lambda: past.instants_of(history))
     seam.check(settings, seams)
     lateness = settings.allowed_lateness // MICROSECOND
+    offsets = {(topic, number): each.offset for number, each in enumerate(seams)}
+    done = {key: offset for key, offset in handover.committed(settings).offsets.items() if key in offsets}
+    if unscored := sum(max(0, offsets[key] - offset) for key, offset in done.items()):
+        raise InvalidHistory(
+            f"the history holds {unscored:,} records of {topic} that the group {settings.group} has not scored yet, "
+            "and never would: end the history before them, or set KAFKA_GROUP_ID to another name"
+        )
     positions = Positions(
-        {(settings.transactions_topic, number): each.offset for number, each in enumerate(seams)}
-        | topics.beginnings(settings, settings.labels_topic),
-        {(settings.transactions_topic, number): each.lead for number, each in enumerate(seams)},
+        offsets | topics.beginnings(settings, [settings.labels_topic]),
+        {(topic, number): each.lead for number, each in enumerate(seams)},
         max(0, end - lateness),
         microseconds(datetime.now(UTC)),
     )
@@ -75,21 +82,28 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
     recent = past.since(history, end - span // MICROSECOND)
     events = past.events_of(recent, timedelta(seconds=bundle.manifest.label_delay_seconds))
     owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
-    begins = store.begin(directory, owner, topics.ends(settings, settings.topics[2:]), settings.patience)
+    goes_on = _until(settings, "committed") if done else None
+    begins = goes_on.begins if goes_on else topics.ends(settings, settings.outputs)
+    begins = store.begin(directory, owner, begins, settings.patience)
     taken = run(PastSource(events, positions, lateness), bundle.features, settings, directory)
     later = int(recent["is_fraud"].sum()) - taken.labels
     known, new = sum(each.known for each in seams), sum(each.new for each in seams)
     notes = [
         f"the history holds {len(history):,} transactions; windows reach those of the last {span}",
         f"{later:,} labels of frauds became known after its end: they are left to {settings.labels_topic}",
-        f"{known:,} records of {settings.transactions_topic} are part of the history, {new:,} are not",
+        f"{known:,} records of {topic} are part of the history, {new:,} are not",
     ]
     if too_late := sum(each.too_late for each in seams):
         notes.append(
             f"{too_late:,} that are not are older than {rfc3339(positions.watermark)}, the end of the history less the "
             "allowed lateness: the flow will reject them as too_late; export the history anew if it should hold them"
         )
-    return Outcome(taken, [each.offset for each in seams], begins, notes)
+    if goes_on is None or stop.requested.is_set():
+        return Outcome(taken, [each.offset for each in seams], begins, notes)
+    between = run(KafkaSource(settings, until=goes_on.ends), bundle.features, settings, directory)
+    notes.append(f"the group has scored {between.transactions:,} transactions since: they are taken in from {topic}")
+    begins = _open_ends(settings, begins, between, goes_on.ends)
+    return Outcome(taken.followed_by(between), goes_on.offsets(topic), begins, notes)
 
 
 def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str) -> Outcome:
@@ -97,26 +111,28 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
 
     What an earlier flow had written of what lies beyond is found in the output topics, and will not be written again.
     """
-    ends, begins, notes = _until(settings, until)
+    ends, begins, notes = end = _until(settings, until)
     topic = settings.transactions_topic
-    lows = topics.beginnings(settings, topic)
-    if until == "committed" and (gone := sum(max(0, low - ends[key]) for key, low in lows.items() if key in ends)):
+    lows = topics.beginnings(settings, settings.topics[:2])
+    if until == "committed" and (gone := sum(max(0, low - ends[key]) for key, low in lows.items())):
         raise KafkaFailure(
-            f"{topic} no longer holds {gone:,} records beyond the committed offsets: they would be skipped; restore "
-            "it, or go on without them: --until 1970-01-01T00:00:00Z starts at what is left, with empty windows"
+            f"Kafka no longer holds {gone:,} records beyond the committed offsets: they would be skipped; restore "
+            "them, or go on without them: --until 1970-01-01T00:00:00Z starts at what is left, with empty windows"
         )
     owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
     begins = store.begin(directory, owner, begins, settings.patience)
-    taken = run(KafkaSource(replace(settings, start_from="earliest"), 1, ends), bundle.features, settings, directory)
+    first = Positions(lows, {}, 0, 1)  # whatever was ever rejected as ahead of the clock stays so
+    taken = run(KafkaSource(settings, first, ends), bundle.features, settings, directory)
     wanted = reach(bundle.features) + settings.allowed_lateness
-    if any(lows.values()) and taken.transactions and (found := taken.span()) < wanted:
+    cut = any(low for (of, _), low in lows.items() if of == topic)
+    if cut and taken.transactions and (found := taken.span()) < wanted:
         notes.append(
             f"{topic} has lost its beginning, and what is left until there covers {found}, from "
             f"{rfc3339(taken.oldest)} on; windows reach {wanted} back, so features will be wrong for "
             f"{wanted - found}: fill the store from a history instead, or raise the topic's retention.ms"
         )
     begins = _open_ends(settings, begins, taken, ends)
-    return Outcome(taken, [ends[topic, number] for number in range(len(lows))], begins, notes)
+    return Outcome(taken, end.offsets(topic), begins, notes)
 
 
 def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mapping[PartitionId, int]) -> store.Ends:
@@ -126,7 +142,7 @@ def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mappi
     def is_done(identity: bytes) -> bool:
         topic, _, place = identity.decode(errors="replace").partition("\n")
         number, _, offset = place.partition("\n")
-        if topic == settings.transactions_topic and number.isdigit() and offset.isdigit():
+        if topic in settings.topics[:2] and number.isdigit() and offset.isdigit():
             return int(offset) < ends.get((topic, int(number)), 0)
         return identity in done
 
@@ -136,37 +152,52 @@ def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mappi
     }
 
 
-def _until(settings: Settings, until: str) -> tuple[dict[PartitionId, int], store.Ends, list[str]]:
-    """The offset at which each partition of the transactions ends, where the outputs begin, and what to note."""
-    topic, outputs = settings.transactions_topic, settings.topics[2:]
-    lows = topics.beginnings(settings, topic)
+class End(NamedTuple):
+    """Where a past ends: ``ends`` of the input topics; where the outputs begin to be the next flow's; what to note."""
+
+    ends: dict[PartitionId, int]
+    begins: store.Ends
+    notes: list[str]
+
+    def offsets(self, topic: str) -> list[int]:
+        """The ends of one topic, by partition."""
+        return [offset for (of, _), offset in sorted(self.ends.items()) if of == topic]
+
+
+def _until(settings: Settings, until: str) -> End:
+    inputs, outputs = settings.topics[:2], settings.outputs
+    lows = topics.beginnings(settings, inputs)
     found = handover.committed(settings)
     of_group = {key: offset for key, offset in found.offsets.items() if key in lows}
-    notes: list[str] = []
     if until == "committed":
-        if not of_group:
+        if not any(topic == settings.transactions_topic for topic, _ in of_group):
             raise KafkaFailure(
-                f"the group {settings.kafka.get('group.id', GROUP)} has committed no offsets of {topic}, so "
-                "nobody knows how far the flow had come; set KAFKA_GROUP_ID, or give --until end or a time"
+                f"the group {settings.group} has committed no offsets of {settings.transactions_topic}, so nobody "
+                "knows how far the flow had come; set KAFKA_GROUP_ID, or give --until end or a time"
             )
         if found.at is None:
-            notes.append("the commits do not say of when they are: the output topics are searched from their beginning")
-            return lows | of_group, {name: [0] * len(e) for name, e in topics.ends(settings, outputs).items()}, notes
-        return lows | of_group, handover.offsets_at(settings, outputs, found.at - handover.CLOCKS_APART), notes
+            note = "the commits do not say of when they are: the output topics are searched from their beginning"
+            return End(
+                lows | of_group, {name: [0] * len(e) for name, e in topics.ends(settings, outputs).items()}, [note]
+            )
+        return End(lows | of_group, handover.offsets_at(settings, outputs, found.at - handover.CLOCKS_APART), [])
     if until == "end":
-        begins = topics.ends(settings, outputs)
-        ends = topics.ends(settings, [topic])[topic]
+        begins, ends = topics.ends(settings, outputs), topics.ends(settings, inputs)
     else:
         try:
             moment = instant(until)
         except ValueError as error:
             raise InvalidSetting(f"--until is {until!r}; give committed, end, or an instant: {error}") from error
         begins = handover.offsets_at(settings, outputs, moment - handover.CLOCKS_APART)
-        ends = handover.offsets_at(settings, [topic], moment)[topic]
-    places = {(topic, number): offset for number, offset in enumerate(ends)}
-    if unscored := sum(max(0, places[key] - max(lows[key], of_group[key])) for key in of_group):
-        notes.append(f"up to {unscored:,} records beyond the committed offsets are taken in and never scored")
-    return places, begins, notes
+        ends = handover.offsets_at(settings, inputs, moment)
+    places = {(topic, number): offset for topic, of_topic in ends.items() for number, offset in enumerate(of_topic)}
+    unscored = sum(
+        max(0, places[key] - max(lows[key], offset))
+        for key, offset in of_group.items()
+        if key[0] == settings.transactions_topic
+    )
+    notes = [f"up to {unscored:,} records beyond the committed offsets are taken in and never scored"]
+    return End(places, begins, notes if unscored else [])
 
 
 def _report(outcome: Outcome, settings: Settings, directory: Path, seconds: float) -> None:

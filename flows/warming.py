@@ -56,6 +56,12 @@ class Taken:
                 self.latest.append(identity(item.event.account_id, item.event.transaction_id))
         return item
 
+    def followed_by(self, later: Taken) -> Taken:
+        """The two together."""
+        later.transactions, later.labels = self.transactions + later.transactions, self.labels + later.labels
+        later.oldest, later.newest = self.oldest or later.oldest, max(self.newest, later.newest)
+        return later
+
     def span(self) -> timedelta:
         """From the oldest transaction to the newest."""
         return (self.newest - self.oldest) * MICROSECOND

@@ -100,7 +100,8 @@ def test_the_options_named_exist() -> None:
         options = {word.partition("=")[0] for word in command.words if word.startswith("-")}
         used.setdefault(command.recipe, set()).update(options)
     # Options that the text names by themselves, beside the command that they belong to.
-    used["replay"] |= set(re.findall(r"`(--[a-z-]+)", section("The stream")))
+    for recipe, title in (("replay", "The stream"), ("warm", "A warm start"), ("redrive", "Redrive")):
+        used[recipe] |= set(re.findall(r"`(--[a-z-]+)", section(title)))
     used["train"] |= set(re.findall(r"`(--[a-z-]+)", section("A model of your own data")))
     assert {"--speed", "--rate", "--now", "--bots"} <= used["replay"]
     programs = {recipe: module(recipe) for recipe, options in used.items() if options}
@@ -235,9 +236,9 @@ def alert(tmp_path: Path) -> tuple[str, bytes]:
     row = np.full(len(FEATURES), np.nan, np.float32)
     row[0] = 1234.56
     decision = Decision(transaction, 0.98765, 0.5, True, row.tobytes())
-    key, outgoing = Messages(model, scored_features=False).alert(decision)
-    assert outgoing.value is not None
-    return key, outgoing.value
+    key, outgoing = Messages(model, scored_features=False).scored(decision)
+    assert outgoing.alert is not None
+    return key, outgoing.alert
 
 
 def test_the_example_reads_alerts(kafka: LocalKafka, alert: tuple[str, bytes]) -> None:

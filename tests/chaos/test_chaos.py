@@ -27,7 +27,7 @@ def test_whatever_happens_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> N
         Step(Act.KILL_ALL, 1.5, recovered=False),
     ]
     with LocalKafka(free_port(), tmp_path / "kafka") as broker:
-        chaos = Chaos(Cluster(broker.bootstrap_servers, tmp_path), broker, seed=7, rate=100, days_a_second=1.0)
+        chaos = Chaos(Cluster(broker.bootstrap_servers, tmp_path), broker, seed=7, rate=100, days_a_second=1.3)
         try:
             report = chaos.run(steps, workers=2)
         finally:

@@ -168,7 +168,6 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert flow.flow_id == "vigie"
     assert sorted(stateful_ids(flow)) == [
         "vigie.account_windows_v1",
-        "vigie.alerts_v1",
         "vigie.gather_v1",
         "vigie.merchant_windows_v1",
         "vigie.read_v1",
@@ -180,7 +179,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
         for kind in (source.Positions, windows.Saved, sink.Written)
     }
     assert saved == {
-        "flows.source.Positions": ("offsets", "leads", "watermark", "taken_at"),
+        "flows.source.Positions": ("offsets", "leads", "watermark", "taken_at", "ahead"),
         "flows.windows.Saved": ("key", "state", "recent"),
         "flows.sink.Written": ("until", "repeats"),
     }

@@ -75,7 +75,7 @@ class Partitions:
     def reach_end(self, lane: int) -> None:
         """Kafka's word that there is nothing more."""
         assert self.lanes[key(lane)].read_to == len(self.produced[lane])
-        self.lanes[key(lane)].reached_end()
+        self.lanes[key(lane)].reached_end(len(self.produced[lane]))
 
     def release(self) -> list[Record]:
         """What leaves now, noted."""
@@ -362,10 +362,10 @@ def test_slowest_counts_a_silent_lane_whose_records_wait_for_labels() -> None:
         for place, time in ((first, NOW - 80), (second, NOW - 60)):
             lanes.add(place, 0, time, "known")
         for place in (first, second, labels):
-            lanes[place].reached_end()
+            lanes[place].reached_end(0)
         assert lanes.release(NOW) == ["known", "known"]
         lanes.add(first, 1, NOW - 70, "waits")
-        lanes[first].reached_end()
+        lanes[first].reached_end(0)
         for second_number in range(round(IDLE) + 2):
             lanes.add(labels, second_number, NOW - 90, "label")  # from now on there are more of them to read
             lanes.add(second, second_number + 1, NOW - 50, "waits too")
@@ -387,3 +387,16 @@ def test_a_lane_goes_on_from_where_it_was_saved() -> None:
         lanes.add(key(1), 3, 60, "next")
         assert lanes.release(NOW) == ["late"]
         assert lanes.leads() == {key(0): 50, key(1): 40}
+
+
+def test_marks_at_the_end_that_no_record_reaches_are_passed() -> None:
+    """Or else retention could seem to have deleted records that were never there."""
+    lanes = Lanes({key(0): Lane[str](unused, 5, 0, settles=False)})
+    lanes[key(0)].reached_end(7)
+    assert lanes.offsets() == {key(0): 7}
+    lanes.add(key(0), 7, NOW, "waits")
+    lanes[key(0)].reached_end(9)
+    assert lanes.offsets() == {key(0): 7}
+    assert lanes.release(NOW) == ["waits"]
+    lanes[key(0)].reached_end(9)
+    assert lanes.offsets() == {key(0): 9}

@@ -45,8 +45,8 @@ def test_scored(model: Model) -> None:
     before = total("vigie_scored_total")
     decision = decide(model, Transaction("t1", "Zoë", "m", 12_345, NOW))
     began = datetime.now(UTC)
-    key, (kafka_key, value, headers) = Messages(model, scored_features=False).scored(decision)
-    assert (key, kafka_key, headers) == ("Zoë", "Zoë".encode(), {})
+    key, (kafka_key, value, headers, alert) = Messages(model, scored_features=False).scored(decision)
+    assert (key, kafka_key, headers, alert) == ("Zoë", "Zoë".encode(), {}, None)
     assert value is not None
     message = json.loads(value)
     assert list(message) == [*COMMON, "model", "scored_at"]
@@ -68,7 +68,7 @@ def test_scored(model: Model) -> None:
 
 def test_scored_with_features(model: Model) -> None:
     decision = decide(model, Transaction("t1", "a", "m", 12_345, NOW))
-    _, (_, value, _) = Messages(model, scored_features=True).scored(decision)
+    _, (_, value, _, _) = Messages(model, scored_features=True).scored(decision)
     assert value is not None
     features = json.loads(value)["features"]
     assert list(features) == NAMES
@@ -82,10 +82,13 @@ def test_alert(model: Model, scored_features: bool) -> None:
     before = total("vigie_alerts_total")
     decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
     messages = Messages(model, scored_features=scored_features)
-    key, (kafka_key, value, headers) = messages.alert(decision)
+    key, (kafka_key, scored, headers, value) = messages.scored(decision)
     assert (key, kafka_key, headers) == ("a", b"a", {})
+    assert scored is not None
     assert value is not None
     message = json.loads(value)
+    assert {name: message[name] for name in (*COMMON, "model", "scored_at")}.items() <= json.loads(scored).items()
+    assert ("features" in json.loads(scored)) is scored_features
     assert list(message) == [*COMMON, "model", "scored_at", "features", "threshold", "reasons"]
     assert message["alert"] is True
     assert message["threshold"] == bundles.THRESHOLD
@@ -98,7 +101,7 @@ def test_alert(model: Model, scored_features: bool) -> None:
 def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
     monkeypatch.setattr(model, "reasons", lambda _decision: [Reason("hour", None, 0.5)])
-    _, (_, value, _) = Messages(model, scored_features=False).alert(decision)
+    _, (_, _, _, value) = Messages(model, scored_features=False).scored(decision)
     assert value is not None
     assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5}]
 
@@ -111,7 +114,7 @@ def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.Monke
 def test_what_was_sent_can_be_read_back(model: Model, account: str, amount: int, timestamp: int) -> None:
     transaction = Transaction(account[::-1], account, account.swapcase(), amount, timestamp)
     messages = Messages(model, scored_features=False)
-    _, (_, value, _) = messages.scored(Decision(transaction, 0.25, 0.75, alert=False, row=b""))
+    _, (_, value, _, _) = messages.scored(Decision(transaction, 0.25, 0.75, alert=False, row=b""))
     assert value is not None
     if len(transaction.merchant_id) <= 64:  # swapping the case may make a text longer
         assert parse_transaction(value, NOW) == transaction

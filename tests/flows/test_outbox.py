@@ -151,11 +151,11 @@ def test_a_commit_that_kafka_gave_up_is_repeated(kafka: LocalKafka, topics: Topi
         def begin_transaction(self) -> None:
             begin()
 
-        def commit_transaction(self) -> None:
+        def commit_transaction(self, timeout: float) -> None:
             if not failed.is_set():
                 failed.set()
                 producer.purge()  # what waits for delivery fails, as a time-out would make it fail
-            producer.commit_transaction()
+            producer.commit_transaction(timeout)
 
     producer = box._producer
     box._producer = Failing()  # type: ignore[assignment]  # stands in for the client

@@ -17,6 +17,7 @@ from flows.outbox import Outbox
 from flows.records import Outgoing
 from flows.settings import Settings
 from flows.sink import KafkaSink, Writer, Written
+from flows.topics import largest_records
 from tests.flows.running import QUIET, Inbox, Received, limit_size
 
 Topics = Callable[[str, int], str]
@@ -27,13 +28,13 @@ def settings(kafka: LocalKafka, **changes: str) -> Settings:
     return Settings.from_environment({"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, **changes})
 
 
-def open_box(chosen: Settings) -> Outbox:
-    """An outbox that fences no other test's."""
-    return Outbox(chosen.kafka, uuid.uuid4().hex, 30.0)
+def open_box(chosen: Settings, *topics: str) -> Outbox:
+    """An outbox that fences no other test's, and knows the limits of the topics."""
+    return Outbox(chosen.kafka, uuid.uuid4().hex, 30.0, largest_records(chosen, topics) if topics else {})
 
 
 def writers(chosen: Settings, topic: str, *, cut: bool = False) -> list[Writer]:
-    kafka_sink = KafkaSink(chosen, topic, open_box(chosen), cut=cut)
+    kafka_sink = KafkaSink(chosen, topic, open_box(chosen, topic), cut=cut)
     return [kafka_sink.build_part("step", part, None) for part in kafka_sink.list_parts()]
 
 
@@ -115,6 +116,41 @@ def test_a_topic_that_takes_little_gets_little(kafka: LocalKafka, topics: Topics
     assert Counter("value_cut_from_bytes" in r.headers for r in all_in(kafka, topic))[True] > 5
 
 
+def test_even_a_key_that_is_too_large_is_cut(kafka: LocalKafka, topics: Topics) -> None:
+    topic = topics("rejected", 1)
+    limit_size(kafka.bootstrap_servers, topic, 3000)
+    (writer,) = writers(settings(kafka), topic, cut=True)
+    writer.write_batch([Outgoing(os.urandom(5000), b"value", HEADERS)])
+    writer.snapshot()
+    (record,) = all_in(kafka, topic)
+    assert len(record.key or b"") > 2000
+    assert record.value == b""
+    assert record.headers == HEADERS | {"key_cut_from_bytes": "5000", "value_cut_from_bytes": "5"}
+
+
+def test_an_alert_is_committed_with_its_score_or_not_at_all(kafka: LocalKafka, topics: Topics) -> None:
+    scores, alerts = topics("scored", 2), topics("alerts", 3)
+    kafka_sink = KafkaSink(settings(kafka), scores, open_box(settings(kafka)), [0, 0], alerts=alerts)
+    first = kafka_sink.build_part("step", "00000", None)
+    with_alert = [scored(n)._replace(alert=b"alert %d" % n) for n in range(10)]
+    first.write_batch(with_alert)
+    first.snapshot()  # this state was never saved: a crash
+    again = kafka_sink.build_part("step", "00000", None)
+    # The second time the model may see it another way; what is committed stands.
+    again.write_batch([scored(n)._replace(alert=b"another" if n % 2 else None) for n in range(10)])
+    again.snapshot()
+    found = all_in(kafka, alerts)
+    assert sorted(r.value or b"" for r in found) == sorted(r.alert or b"" for r in with_alert)
+    assert {(r.key, r.partition) for r in found} == {(b"a", kafka_sink.part_fn("a") % 3)}
+    assert len(all_in(kafka, scores)) == 10
+
+
+def test_partitions_that_are_added_while_a_store_lives_get_nothing(kafka: LocalKafka, topics: Topics) -> None:
+    """Or else what was written before a crash would be looked for where it is not."""
+    kafka_sink = KafkaSink(settings(kafka), topics("scored", 5), open_box(settings(kafka)), [0, 0, 0])
+    assert kafka_sink.list_parts() == ["00000", "00001", "00002"]
+
+
 def scored(n: int) -> Outgoing:
     return Outgoing(b"a", json.dumps({"transaction_id": f"t{n}", "account_id": "a"}).encode(), {})
 
@@ -129,7 +165,7 @@ def test_what_an_epoch_that_was_cut_short_had_written_is_not_written_again(
     kafka: LocalKafka, topics: Topics, record: Callable[[int], Outgoing]
 ) -> None:
     topic = topics("scored", 1)
-    kafka_sink = KafkaSink(settings(kafka), topic, open_box(settings(kafka)), {topic: [0]})
+    kafka_sink = KafkaSink(settings(kafka), topic, open_box(settings(kafka)), [0])
     first = kafka_sink.build_part("step", "00000", None)
     first.write_batch([record(n) for n in range(10)])
     saved = first.snapshot()
@@ -157,7 +193,7 @@ def test_without_a_saved_state_all_since_the_store_was_made_is_read_back(kafka: 
     (foreign,) = writers(settings(kafka), topic)
     foreign.write_batch([scored(n) for n in range(5)])  # before the store was made: not this flow's
     begin = foreign.snapshot().until
-    kafka_sink = KafkaSink(settings(kafka), topic, open_box(settings(kafka)), {topic: [begin]})
+    kafka_sink = KafkaSink(settings(kafka), topic, open_box(settings(kafka)), [begin])
     first = kafka_sink.build_part("step", "00000", None)
     first.write_batch([scored(n) for n in range(5)])
     first.snapshot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class Place:
     @contextmanager
     def reader(self, positions: Positions | None = None, **changes: str) -> Iterator[Reader]:
         settings = Settings.from_environment(self.environment | changes)
-        reader = KafkaSource(settings, 0).build_part("read", "kafka", positions)
+        reader = KafkaSource(settings).build_part("read", "kafka", positions)
         try:
             yield reader
         finally:
@@ -170,7 +171,7 @@ def test_until_given_offsets_all_before_them_leaves_and_nothing_else(kafka: Loca
     place.produce(*((0, label) for label in labels))
     # In the middle; at the end, behind a mark that no record reaches; where there is nothing.
     until = {(place.transactions, 0): 40, (place.transactions, 1): 151, (place.transactions, 2): 0}
-    reader = KafkaSource(Settings.from_environment(place.environment), 0, until).build_part("read", "kafka", None)
+    reader = KafkaSource(Settings.from_environment(place.environment), until=until).build_part("read", "kafka", None)
     taken: list[Arrival | Rejection] = []
     give_up = time.monotonic() + 20
     with suppress(StopIteration):
@@ -276,6 +277,31 @@ def test_what_was_rejected_as_ahead_of_the_clock_is_rejected_when_it_is_read_aga
         assert [event.transaction_id for event in events(take(reader, 1))] == ["soon"]
 
 
+def test_a_run_that_does_not_come_to_what_was_rejected_leaves_it_to_the_next(kafka: LocalKafka, topics: Topics) -> None:
+    """The look into the rejected topic goes back no further than the last state."""
+    place = Place(kafka, topics, 1)
+    soon = Transaction("soon", "a", "m", 1, microseconds(datetime.now(UTC)) - 1)
+    place.produce((0, soon))
+    ahead = frozenset({(place.transactions, 0, 0), (place.transactions, 0, 7)})
+    with place.reader(Positions({}, {}, 0, 0, ahead)) as reader:
+        assert reader.snapshot().ahead == ahead
+        (rejected,) = take(reader, 1)
+        assert isinstance(rejected, Rejection)
+        assert reader.snapshot().ahead == {(place.transactions, 0, 7)}
+
+
+def test_a_word_on_half_of_a_surrogate_pair_can_be_written(kafka: LocalKafka, topics: Topics) -> None:
+    """Or else one such record would stop the flow at every start."""
+    place = Place(kafka, topics, 1)
+    record = {"transaction_id": "\ud800" + "x" * 70, "account_id": "a", "merchant_id": "m", "amount": 1}
+    place.produce((0, json.dumps(record | {"timestamp": "2018-04-01T00:00:00Z"}).encode()))
+    with place.reader() as reader:
+        (rejected,) = take(reader, 1)
+    assert isinstance(rejected, Rejection)
+    assert rejected.code == "id_too_long"
+    assert "\\ud800xxx" in rejected.headers["error_message"].encode().decode()
+
+
 def test_what_becomes_known_at_the_instant_of_a_transaction_comes_before_it(kafka: LocalKafka, topics: Topics) -> None:
     place = Place(kafka, topics, 1)
     earlier, now = pay("earlier", day=1), pay("now", day=8)
@@ -361,7 +387,7 @@ def test_offsets_that_are_gone_are_named_with_the_ways_out(
     admin.delete_records([partition])[partition].result(timeout=10)
     lost = rf"{place.transactions}\[0\] offsets 1 to 3"
     with pytest.raises(KafkaFailure, match=rf"not read yet: {lost}\. .*VIGIE_EXPIRED_OFFSETS=skip.*just warm"):
-        KafkaSource(Settings.from_environment(place.environment), 0).build_part("read", "kafka", positions)
+        KafkaSource(Settings.from_environment(place.environment)).build_part("read", "kafka", positions)
     with place.reader(positions, VIGIE_EXPIRED_OFFSETS="skip") as reader:
         assert [event.transaction_id for event in events(take(reader, 2))] == ["b3", "b4"]
     assert any(re.search(f"skipped.*{lost}", record.getMessage()) for record in caplog.records)
@@ -372,7 +398,7 @@ def test_a_topic_that_ends_before_the_place_to_go_on_from_is_refused(kafka: Loca
     place.produce((0, pay("a", day=1)))
     positions = Positions({(place.transactions, 0): 5}, {}, 0, 0)
     with pytest.raises(KafkaFailure, match=r"\[0\] ends at offset 1, and the flow has come to 5: .*just warm"):
-        KafkaSource(Settings.from_environment(place.environment), 0).build_part("read", "kafka", positions)
+        KafkaSource(Settings.from_environment(place.environment)).build_part("read", "kafka", positions)
 
 
 def test_a_partition_that_is_new_is_read_whole(kafka: LocalKafka, topics: Topics) -> None:
@@ -400,7 +426,7 @@ def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.Log
 
 
 def test_there_is_one_partition_whichever_worker_reads_it() -> None:
-    assert KafkaSource(Settings.from_environment({}), 0).list_parts() == ["kafka"]
+    assert KafkaSource(Settings.from_environment({})).list_parts() == ["kafka"]
 
 
 def test_ticks_come_now_and_then_with_the_watermark(

@@ -19,7 +19,8 @@ from flows import roll, store
 from flows.invocation import Invocation
 from flows.store import Owner
 
-ENDS = {"scored": [3, 5], "alerts": [0, 0]}
+ENDS = {"scored": [3, 5], "rejected": [0, 0]}
+BEGINS = store.Begins({"transactions": [7]}, ENDS)
 
 
 def release() -> None:
@@ -43,9 +44,9 @@ def place(directory: Path, index: int = 0, count: int = 1) -> Invocation:
     return Invocation(directory, index, count, str(index))
 
 
-def prepare(directory: Path, features: str = "f1", topic: str = "id-1", ends: store.Ends = ENDS) -> store.Store:
+def prepare(directory: Path, features: str = "f1", topic: str = "id-1", begins: store.Begins = BEGINS) -> store.Store:
     try:
-        return store.prepare(directory, place(directory), owner(features, topic), lambda: ends, 1.0)
+        return store.prepare(directory, place(directory), owner(features, topic), lambda: begins, 1.0)
     finally:
         release()
 
@@ -70,9 +71,9 @@ FRONTIER = "INSERT INTO fronts (ex_num, worker_index, worker_frontier) VALUES (?
 
 def test_a_new_store_is_made_and_notes_where_the_outputs_begin(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "recovery"
-    assert prepare(directory).begins == ENDS
+    assert prepare(directory).begins == BEGINS
     assert len(list(directory.glob("part-*.sqlite3"))) == store.PARTITIONS
-    assert prepare(directory, ends={"scored": [99, 99]}).begins == ENDS
+    assert prepare(directory, begins=store.Begins({}, {"scored": [99, 99]})).begins == BEGINS
 
 
 def test_what_an_epoch_that_was_cut_short_left_is_removed(tmp_path: Path) -> None:
@@ -91,6 +92,21 @@ def test_states_of_other_features_are_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(InvalidStore, match=r"other features .fingerprint f1, this model has f2.*just warm"):
         prepare(tmp_path, "f2")
+
+
+def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(directory: Path, _count: int) -> None:
+        init_db_dir(directory, 2)  # type: ignore[no-untyped-call]
+        (directory / "part-0.sqlite3").unlink()
+        (directory / "part-1.sqlite3").write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "init_db_dir", dies)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path)
+    monkeypatch.undo()
+    prepare(tmp_path)
+    assert len(list(tmp_path.glob("part-*.sqlite3"))) == store.PARTITIONS
 
 
 def test_a_lost_partition_is_refused_by_number(tmp_path: Path) -> None:
@@ -117,7 +133,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
-    assert prepare(tmp_path).begins == ENDS
+    assert prepare(tmp_path).begins == BEGINS
     assert json.loads((tmp_path / store.IDENTITY).read_text())["features"] == "f1"
     (tmp_path / store.IDENTITY).unlink()
     write(tmp_path / "part-0.sqlite3", SNAP, [("a", 1)])
@@ -158,7 +174,7 @@ import sys; from pathlib import Path; from flows import store; from flows.invoca
 from flows.store import Owner
 place = Invocation(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "x")
 owner = store.Owner("f1", {"transactions": "id-1"})
-found = store.prepare(place.recovery, place, owner, lambda: {"scored": [0]}, 20.0)
+found = store.prepare(place.recovery, place, owner, lambda: store.Begins({}, {"scored": [0]}), 20.0)
 print("held", found.processes, flush=True); sys.stdin.read()
 """
 
@@ -188,7 +204,7 @@ def test_peers_meet_in_one_directory(tmp_path: Path) -> None:
         assert {said(first), said(second)} == {b"held 2\n"}
         first.kill()
         with pytest.raises(
-            InvalidStore, match=r"in use by the processes \[1\] of an earlier start that had more than 1"
+            InvalidStore, match=r"in use by process-1-of-2 of a start with another number of processes than 1"
         ):
             prepare(tmp_path)
         second.kill()
@@ -200,7 +216,7 @@ def test_peers_that_work_in_a_copy_are_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with hold(tmp_path / "a", 0, 2) as first:
         with pytest.raises(InvalidStore, match=r"processes \[0\] .* did not start to work in .*not copies of it"):
-            store.prepare(tmp_path / "b", place(tmp_path / "b", 1, 2), owner(), lambda: ENDS, 1.0)
+            store.prepare(tmp_path / "b", place(tmp_path / "b", 1, 2), owner(), lambda: BEGINS, 1.0)
         first.kill()
 
 
@@ -216,8 +232,8 @@ def test_a_store_that_is_being_filled_is_refused_until_it_is_whole(tmp_path: Pat
     write(tmp_path / "part-0.sqlite3", SNAP, [("a", 0)])
     with pytest.raises(InvalidStore, match=r"was to be filled by `just warm`.*run it again"):
         prepare(tmp_path)
-    store.finish(tmp_path, {"scored": [1, 2], "alerts": [0, 0]})
-    assert prepare(tmp_path).begins == {"scored": [1, 2], "alerts": [0, 0]}
+    store.finish(tmp_path, {"scored": [1, 2], "rejected": [0, 0]})
+    assert prepare(tmp_path).begins.outputs == {"scored": [1, 2], "rejected": [0, 0]}
     with pytest.raises(InvalidStore, match="holds states already"):
         begin(tmp_path)
 
@@ -238,5 +254,14 @@ def test_filling_starts_over_with_nothing(tmp_path: Path) -> None:
 
 def test_outputs_begin_where_the_earliest_that_was_noted_says(tmp_path: Path) -> None:
     prepare(tmp_path)  # a flow that died before it had saved anything, but may have written
-    found = begin(tmp_path, {"scored": [9, 1], "alerts": [0, 4]})
-    assert found == {"scored": [3, 1], "alerts": [0, 0]}
+    found = begin(tmp_path, {"scored": [9, 1], "rejected": [0, 4]})
+    assert found == {"scored": [3, 1], "rejected": [0, 0]}
+
+
+def test_a_start_of_another_number_of_processes_touches_nothing(tmp_path: Path) -> None:
+    """Though one of its processes would find a place that is free."""
+    with hold(tmp_path, 0, 1) as running:
+        said(running)
+        with pytest.raises(InvalidStore, match="in use by process-0-of-1"):
+            store.prepare(tmp_path, place(tmp_path, 1, 2), owner(), lambda: BEGINS, 1.0)
+        running.kill()

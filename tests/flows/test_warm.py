@@ -234,6 +234,39 @@ def test_a_lost_store_is_filled_again_from_the_topics(kafka: LocalKafka, tmp_pat
         assert Counter(r.value for r in flow.read_rest("rejected")) == Counter(sent.value for sent in garbage)
 
 
+def test_a_history_and_what_has_been_scored_since(kafka: LocalKafka, tmp_path: Path) -> None:
+    """As where a model of other features needs a new store: the history ends before the flow was stopped."""
+    transactions, labels = history(3 * N, seed=4)
+    expected = expected_features(transactions, labels)
+    past = transactions[: N // 2]
+    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
+        flow.with_recovery()
+        settings = Settings.from_environment(flow.environment)
+        topic = flow.topics["transactions"]
+        flow.produce("transactions", map(transaction_message, transactions), **SMALL_BATCHES)
+        flow.produce("labels", [*map(label_message, labels), Sent("m", b"no label")])
+        flow.start()
+        give_up = time.monotonic() + 60
+        while sum(handover.committed(settings).offsets.get((topic, n), 0) for n in range(3)) < N:
+            flow.check_alive()
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        flow.kill()
+        shutil.rmtree(tmp_path / "recovery")
+        status, _, err = warm(flow, export(tmp_path, transactions, labels))
+        assert status == 2
+        assert "has not scored yet" in err
+        status, out, err = warm(flow, export(tmp_path, past, labels))
+        assert status == 0, err
+        assert "has scored" in out
+        flow.start()
+        flow.read_all("scored", len(transactions))
+        flow.read_all("rejected", 1)
+        assert flow.stop() == 0
+        check_once(flow, set(expected), expected)
+        assert [r.value for r in flow.read_rest("rejected")] == [b"no label"]
+
+
 def test_up_to_the_end_or_a_time_nothing_is_scored_and_after_it_everything(
     kafka: LocalKafka, tmp_path: Path, whole: Past, expected: dict[str, list[str]]
 ) -> None:

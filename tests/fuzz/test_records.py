@@ -100,17 +100,18 @@ def passes(decision: Decision, messages: Messages) -> None:
     """The messages of a decision say what they should, and are known again by it."""
     transaction = decision.transaction
     assert 0 <= decision.score <= 1
-    for (key, outgoing), form in ((messages.scored(decision), ScoredMessage), (messages.alert(decision), AlertMessage)):
-        message = msgspec.json.decode(outgoing.value or b"", type=form)
+    key, outgoing = messages.scored(decision._replace(alert=True))
+    for value, form in ((outgoing.value, ScoredMessage), (outgoing.alert, AlertMessage)):
+        message = msgspec.json.decode(value or b"", type=form)
         ids = message.transaction_id, message.account_id, message.merchant_id
         assert ids == (transaction.transaction_id, transaction.account_id, transaction.merchant_id)
         assert message.timestamp == rfc3339(transaction.timestamp)
         assert round(message.amount * 100) == transaction.amount
         one = transaction.account_id.encode() + END + transaction.transaction_id.encode()
-        assert identity(outgoing.value, outgoing.headers) == one
+        assert identity(value, outgoing.headers) == one
         assert outgoing.key == key.encode() == transaction.account_id.encode()
         # And it could come in again.
-        assert parse_transaction(outgoing.value, LATEST).transaction_id == transaction.transaction_id
+        assert parse_transaction(value, LATEST).transaction_id == transaction.transaction_id
 
 
 def test_every_record_comes_out_of_the_real_flow_across_restarts(kafka: LocalKafka, tmp_path: Path) -> None:
