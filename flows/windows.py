@@ -31,26 +31,29 @@ Part = TypeVar("Part", bound=AccountPart | MerchantPart)
 
 
 class Saved(NamedTuple):
-    """The recovery state of one account or merchant."""
+    """The recovery state of one account or merchant; ``newest``: the newest instant that is of use in it."""
 
     key: str
     state: bytes
     recent: tuple[bytes, bytes]
+    newest: int
 
 
 class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]):
-    """The windows of one account or merchant; a value of ``None`` only asks whether they are still of use."""
+    """The windows of one account or merchant; a value of ``None`` only asks whether they are still of use.
+
+    What was saved stays packed until its key comes up: a start has all keys to bring back, and most may sleep on.
+    """
 
     def __init__(self, step: EntityStep[Part], saved: Saved | None) -> None:
         self._step = step
-        self._key = ""
-        self._state = EntityState(step.plan)
-        self._recent = RecentIds()
+        self._saved = saved
+        self._key = saved.key if saved else ""
         if saved:
-            self._key = saved.key
-            self._state = EntityState.unpack(step.plan, saved.state)
-            self._recent = RecentIds(*saved.recent)
-            step.idle.touch(self._key, max(self._state.newest(), self._recent.newest()))
+            step.idle.touch(saved.key, saved.newest)
+        else:
+            self._state = EntityState(step.plan)
+            self._recent = RecentIds()
 
     def on_batch(self, values: list[Arrival | None]) -> tuple[Iterable[Part], bool]:
         """A part for every transaction, in the order of the values; drops the state when it is of no more use."""
@@ -58,6 +61,8 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
         for arrival in values:
             if arrival is None:
                 continue
+            if self._saved:
+                self._unpack(self._saved)
             self._key = self._step.key(arrival.event)
             if isinstance(arrival.event, Label):
                 self._state.update_label(arrival.event)
@@ -66,7 +71,7 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
             self._state.forget(arrival.watermark)
             self._recent.forget(arrival.watermark - self._step.memory)
             self._step.idle.advance(arrival.watermark)
-        newest = max(self._state.newest(), self._recent.newest())
+        newest = self._newest()
         if self._step.idle.is_past(newest):
             self._step.idle.forget(self._key)
             metrics.IDLE.labels(self._step.plan.entity).inc()
@@ -76,7 +81,15 @@ class EntityLogic(StatefulBatchLogic[Arrival | None, Part, Saved], Generic[Part]
 
     def snapshot(self) -> Saved:
         """The windows and the recent ids, as bytes."""
-        return Saved(self._key, self._state.pack(), self._recent.pack())
+        return self._saved or Saved(self._key, self._state.pack(), self._recent.pack(), self._newest())
+
+    def _unpack(self, saved: Saved) -> None:
+        self._state = EntityState.unpack(self._step.plan, saved.state)
+        self._recent = RecentIds(*saved.recent)
+        self._saved = None
+
+    def _newest(self) -> int:
+        return self._saved.newest if self._saved else max(self._state.newest(), self._recent.newest())
 
     @abstractmethod
     def _part(self, arrival: Arrival, transaction: Transaction) -> Part: ...

@@ -35,6 +35,11 @@ SLOWLY: Final = {
     "KAFKA_QUEUED_MIN_MESSAGES": "1",
     "KAFKA_FETCH_QUEUE_BACKOFF_MS": "100",
 }
+# The same for one process (see launch), whose other consumers stay quick: those that read back what was written.
+SLOW_READER: Final = (
+    "import time, flows.source as r; r.BATCH = 100; next_batch = r.Reader.next_batch; "
+    "r.Reader.next_batch = lambda self: (time.sleep(0.1), next_batch(self))[1]"
+)
 SMALL_BATCHES: Final = {"batch.num.messages": 50}  # a fetch never gives less than one
 
 

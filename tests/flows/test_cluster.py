@@ -72,7 +72,7 @@ def test_three_processes_two_and_one_in_turn_give_what_one_gives(flow: Flow, pas
         flow.processes = processes
         flow.start()
         flow.read_all("scored", until)
-        assert flow.stop() == 0
+        assert flow.stop(signal.SIGINT if processes == 1 else signal.SIGTERM) == 0
     check(flow, past)
 
 

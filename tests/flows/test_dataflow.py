@@ -180,7 +180,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     }
     assert saved == {
         "flows.source.Positions": ("offsets", "leads", "watermark", "taken_at", "ahead"),
-        "flows.windows.Saved": ("key", "state", "recent"),
+        "flows.windows.Saved": ("key", "state", "recent", "newest"),
         "flows.sink.Written": ("until", "repeats"),
     }
 

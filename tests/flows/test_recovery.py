@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from features.transaction import Label, Transaction
 from flows.local_kafka import LocalKafka, free_port
-from tests.flows.running import SLOWLY, SMALL_BATCHES, Flow, Received, limit_size, running
+from tests.flows.running import SLOW_READER, SMALL_BATCHES, Flow, Received, limit_size, running
 from tests.flows.traffic import Sent, expected_features, feature_bits, history, label_message, transaction_message
 
 N = 2400
@@ -39,64 +38,14 @@ def ids(records: list[Received]) -> Counter[str]:
     return Counter(record.json["transaction_id"] for record in records)
 
 
-def test_a_stop_in_the_middle_leaves_no_trace(
-    kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
-) -> None:
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
-        flow.with_recovery()
-        prepare(flow, past)
-        flow.read_all("scored", N // 3)
-        assert flow.stop() == 0
-        so_far = len(flow.read_rest("scored"))
-        assert N / 3 <= so_far < N
-        flow.start()
-        flow.read_all("scored", so_far + 1)
-        assert flow.stop(signal.SIGINT) == 0
-        assert so_far < len(flow.read_rest("scored")) < N
-        flow.start()
-        flow.read_all("scored", N)
-        assert flow.stop() == 0
-        scored = flow.read_rest("scored")
-        assert flow.read_rest("rejected") == []
-    assert ids(scored) == Counter(expected.keys())
-    for record in scored:
-        assert feature_bits(record.json) == expected[record.json["transaction_id"]]
-
-
-def test_kill_in_the_middle_repeats_loses_and_changes_none(
-    kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
-) -> None:
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
-        flow.with_recovery()
-        prepare(flow, past)
-        flow.await_saved_epoch()
-        flow.read_all("scored", N // 2)
-        flow.kill()
-        flow.start()
-        # Every id once; and then the end, which comes last because the order is that of time.
-        last = Counter(list(expected)[-100:])
-        while not ids(scored := flow.read_all("scored", 0)).keys() >= last.keys():
-            flow.read_all("scored", len(scored) + 1)
-        assert flow.stop() == 0
-        scored = flow.read_rest("scored")
-        alerts = flow.read_rest("alerts")
-        assert flow.read_rest("rejected") == []
-    times = ids(scored)
-    assert times.keys() == expected.keys()
-    assert len(scored) == N
-    assert len(alerts) == len(ids(alerts))
-    for record in [*scored, *alerts]:
-        assert feature_bits(record.json) == expected[record.json["transaction_id"]]
-    assert ids(alerts).keys() == {r.json["transaction_id"] for r in scored if r.json["alert"]}
-
-
 def test_whatever_dies_when_everything_is_there_once(
     kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
 ) -> None:
     """Crash after crash, some before a state was ever saved, some while the flow is still starting."""
     chance = Random(7)
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
+    with running(kafka.bootstrap_servers, tmp_path) as flow:
         flow.with_recovery()
+        flow.changes = SLOW_READER
         flow.produce("transactions", [Sent("k", b"garbage %d" % n) for n in range(20)])
         prepare(flow, past)
         for crash in range(5):
@@ -123,10 +72,10 @@ def test_an_outage_of_kafka_is_survived(
     with (
         LocalKafka(free_port(), tmp_path / "kafka") as kafka,
         # No epoch ends in the meantime, for that would wait for Kafka: so the reader goes on asking in vain.
-        running(kafka.bootstrap_servers, tmp_path, SLOWLY | {"BYTEWAX_SNAPSHOT_INTERVAL": "60"}) as flow,
+        running(kafka.bootstrap_servers, tmp_path, {"BYTEWAX_SNAPSHOT_INTERVAL": "60"}) as flow,
     ):
         # Shorter than the broker needs to start, as ten seconds are shorter than most outages.
-        flow.changes = "import flows.lanes; flows.lanes.PATIENCE = 4.0"
+        flow.changes = f"import flows.lanes; flows.lanes.PATIENCE = 4.0; {SLOW_READER}"
         prepare(flow, past)
         flow.read_all("scored", N // 3)
         kafka.kill()
@@ -147,8 +96,9 @@ def test_an_outage_of_kafka_is_survived(
 def test_a_failed_delivery_stops_the_flow_loudly_and_loses_nothing(
     kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
 ) -> None:
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
+    with running(kafka.bootstrap_servers, tmp_path) as flow:
         flow.with_recovery()
+        flow.changes = SLOW_READER
         prepare(flow, past)
         flow.read_all("scored", 100)
         limit_size(kafka.bootstrap_servers, flow.topics["scored"], 100)

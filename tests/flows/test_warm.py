@@ -18,14 +18,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from features.errors import InvalidStore
 from features.transaction import Label, Transaction
 from flows import handover, store, topics
 from flows.local_kafka import LocalKafka
 from flows.settings import Settings
 from flows.warm import main
 from tests.features.live import frame
-from tests.flows.running import QUIET, ROOT, SLOWLY, SMALL_BATCHES, Flow, Received, running
+from tests.flows.running import QUIET, ROOT, SLOW_READER, Flow, Received, running
 from tests.flows.traffic import (
     DAY,
     Sent,
@@ -156,63 +155,64 @@ def test_a_history_that_the_flow_could_not_tell_from_the_topic_is_refused(
         assert "everything that comes would be too_late" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_store_that_was_not_filled_to_the_end_is_refused_and_filled_again(
-    kafka: LocalKafka, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_store_that_was_not_filled_to_the_end_is_refused_and_filled_again(kafka: LocalKafka, tmp_path: Path) -> None:
     transactions, labels = history(30_000, seed=2)
     with running(kafka.bootstrap_servers, tmp_path, {}) as flow:
         flow.with_recovery()
-        recovery = tmp_path / "recovery"
         file = export(tmp_path, transactions, labels)
-        process = start_warming(flow, file)
-        give_up = time.monotonic() + 30
-        while not (recovery / store.IDENTITY).exists():
-            assert process.poll() is None
-            assert time.monotonic() < give_up
-            time.sleep(0.005)
-        time.sleep(0.3)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=30)
-        if number == signal.SIGINT:
-            assert process.returncode == 130
-            assert "run this again" in err
+        identity = tmp_path / "recovery" / store.IDENTITY
+        for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+            began = time.time()
+            process = start_warming(flow, file)
+            give_up = time.monotonic() + 30
+            while not identity.exists() or identity.stat().st_mtime < began:
+                assert process.poll() is None
+                assert time.monotonic() < give_up
+                time.sleep(0.005)
+            time.sleep(0.3)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+            assert process.returncode == status
+            assert ("run this again" in err) is (number == signal.SIGINT)
         flow.start()
         assert flow.ended() == 1
         assert "was to be filled by `just warm`" in flow.console_text()
-        status, out, err = warm(flow, file)
-        assert status == 0, err
+        done, out, err = warm(flow, file)
+        assert done == 0, err
         assert "40 accounts and 25 merchants know" in out
-        with pytest.raises(InvalidStore, match="holds states already"):
-            store.begin(recovery, store.Owner("f", {}), {}, 1.0)
 
 
-def test_a_lost_store_is_filled_again_from_the_topics(kafka: LocalKafka, tmp_path: Path) -> None:
+def run_on(flow: Flow, records: int) -> None:
+    """Until so many records are committed to the flow's group; then it is killed."""
+    settings = Settings.from_environment(flow.environment)
+    topic = flow.topics["transactions"]
+    give_up = time.monotonic() + 60
+    while sum(handover.committed(settings).offsets.get((topic, n), 0) for n in range(3)) < records:
+        flow.check_alive()
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+    flow.kill()
+
+
+def test_a_lost_store_is_filled_again(kafka: LocalKafka, tmp_path: Path) -> None:
+    """First from a history and the topics after it, as where a model of other features needs a new store; then from
+    the topics alone."""
     transactions, labels = history(4 * N, seed=4)  # enough to be met in the middle of its work, and after two epochs
     expected = expected_features(transactions, labels)
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
+    past = transactions[: N // 5]
+    with running(kafka.bootstrap_servers, tmp_path, {}) as flow:
         flow.with_recovery()
+        flow.changes = SLOW_READER
         settings = Settings.from_environment(flow.environment)
         garbage = [Sent(f"a{n}", b"garbage %d" % n) for n in range(10)]
+        flow.produce("transactions", map(transaction_message, transactions))
         flow.produce("transactions", garbage)
-        flow.produce("transactions", map(transaction_message, transactions), **SMALL_BATCHES)
-        flow.produce("labels", map(label_message, labels))
+        flow.produce("labels", [*map(label_message, labels), Sent("m", b"no label")])
         assert handover.committed(settings) == handover.Committed({}, None)
-        flow.start()
         began = time.time()
-        give_up = time.monotonic() + 60
-        topic = flow.topics["transactions"]
-        while sum(handover.committed(settings).offsets.get((topic, n), 0) for n in range(3)) < N / 4:
-            flow.check_alive()
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
-        flow.kill()
-        written = flow.read_rest("scored")
-        before = len(written)
+        flow.start()
+        run_on(flow, N // 3)
         found = handover.committed(settings)
-        position = sum(offset for (of, _), offset in found.offsets.items() if of == topic)
-        assert position < before + len(garbage), "commits lag"
-        assert before < len(transactions)
         assert found.at is not None
         assert began < found.at / 1e6 < time.time()
         shutil.rmtree(tmp_path / "recovery")
@@ -220,6 +220,21 @@ def test_a_lost_store_is_filled_again_from_the_topics(kafka: LocalKafka, tmp_pat
         assert flow.ended() == 1
         assert "has already scored up to" in flow.console_text()
         assert "just warm --from-topics -r" in flow.console_text()
+        status, _, err = warm(flow, export(tmp_path, transactions, labels))
+        assert status == 2
+        assert "has not scored yet" in err
+        status, out, err = warm(flow, export(tmp_path, past, labels))
+        assert status == 0, err
+        assert "has scored" in out
+
+        flow.start()
+        run_on(flow, N + N // 4)
+        written = flow.read_rest("scored")
+        found = handover.committed(settings)
+        position = sum(offset for (of, _), offset in found.offsets.items() if of == flow.topics["transactions"])
+        assert position < len(written) + len(garbage), "commits lag"
+        assert len(written) < len(transactions)
+        shutil.rmtree(tmp_path / "recovery")
         status, out, err = warm(flow, "--from-topics")
         assert status == 0, err
         assert "covers" not in out, "the topics have all of it"
@@ -227,44 +242,13 @@ def test_a_lost_store_is_filled_again_from_the_topics(kafka: LocalKafka, tmp_pat
         passed = sum(r.offset < begins[flow.topics["scored"]][r.partition] for r in written)
         assert passed <= position, "what is written of what lies beyond is looked for"
         assert passed > position / 2, "but not what is done with"
+
         flow.start()
         flow.read_all("scored", len(transactions))
         assert flow.stop() == 0
         check_once(flow, set(expected), expected)
-        assert Counter(r.value for r in flow.read_rest("rejected")) == Counter(sent.value for sent in garbage)
-
-
-def test_a_history_and_what_has_been_scored_since(kafka: LocalKafka, tmp_path: Path) -> None:
-    """As where a model of other features needs a new store: the history ends before the flow was stopped."""
-    transactions, labels = history(3 * N, seed=4)
-    expected = expected_features(transactions, labels)
-    past = transactions[: N // 2]
-    with running(kafka.bootstrap_servers, tmp_path, SLOWLY) as flow:
-        flow.with_recovery()
-        settings = Settings.from_environment(flow.environment)
-        topic = flow.topics["transactions"]
-        flow.produce("transactions", map(transaction_message, transactions), **SMALL_BATCHES)
-        flow.produce("labels", [*map(label_message, labels), Sent("m", b"no label")])
-        flow.start()
-        give_up = time.monotonic() + 60
-        while sum(handover.committed(settings).offsets.get((topic, n), 0) for n in range(3)) < N:
-            flow.check_alive()
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
-        flow.kill()
-        shutil.rmtree(tmp_path / "recovery")
-        status, _, err = warm(flow, export(tmp_path, transactions, labels))
-        assert status == 2
-        assert "has not scored yet" in err
-        status, out, err = warm(flow, export(tmp_path, past, labels))
-        assert status == 0, err
-        assert "has scored" in out
-        flow.start()
-        flow.read_all("scored", len(transactions))
-        flow.read_all("rejected", 1)
-        assert flow.stop() == 0
-        check_once(flow, set(expected), expected)
-        assert [r.value for r in flow.read_rest("rejected")] == [b"no label"]
+        rejected = Counter(r.value for r in flow.read_rest("rejected"))
+        assert rejected == Counter([*(sent.value for sent in garbage), b"no label"])
 
 
 def test_up_to_the_end_or_a_time_nothing_is_scored_and_after_it_everything(
