@@ -202,7 +202,7 @@ def test_a_lost_store_is_filled_again(kafka: LocalKafka, tmp_path: Path) -> None
     past = transactions[: N // 5]
     with running(kafka.bootstrap_servers, tmp_path, {}) as flow:
         flow.with_recovery()
-        flow.changes = SLOW_READER
+        flow.changes = SLOW_READER.replace("sleep(0.1)", "sleep(0.25)")
         settings = Settings.from_environment(flow.environment)
         garbage = [Sent(f"a{n}", b"garbage %d" % n) for n in range(10)]
         flow.produce("transactions", map(transaction_message, transactions))
@@ -243,8 +243,10 @@ def test_a_lost_store_is_filled_again(kafka: LocalKafka, tmp_path: Path) -> None
         assert passed <= position, "what is written of what lies beyond is looked for"
         assert passed > position / 2, "but not what is done with"
 
+        flow.changes = ""
         flow.start()
         flow.read_all("scored", len(transactions))
+        flow.read_all("rejected", len(garbage) + 1)
         assert flow.stop() == 0
         check_once(flow, set(expected), expected)
         rejected = Counter(r.value for r in flow.read_rest("rejected"))
