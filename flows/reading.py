@@ -26,6 +26,9 @@ def records(settings: Settings, starts: Mapping[PartitionId, int], ends: dict[Pa
             "fetch.wait.max.ms": "20",
             **settings.kafka,
             "isolation.level": "read_committed",
+            # As fast as it goes, however the flow's own reading is paced: it waits for this.
+            "queued.min.messages": "100000",
+            "fetch.queue.backoff.ms": "0",
             "enable.auto.commit": "false",
             "enable.partition.eof": "true",
             "auto.offset.reset": "earliest",  # what Kafka has deleted since cannot be read back

@@ -48,7 +48,7 @@ def test_whatever_dies_when_everything_is_there_once(
         flow.changes = SLOW_READER
         flow.produce("transactions", [Sent("k", b"garbage %d" % n) for n in range(20)])
         prepare(flow, past)
-        for crash in range(5):
+        for crash in range(3):
             if crash % 3 == 2:
                 time.sleep(chance.uniform(0.5, 2.5))
             else:

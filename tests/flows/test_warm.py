@@ -156,7 +156,7 @@ def test_a_history_that_the_flow_could_not_tell_from_the_topic_is_refused(
 
 
 def test_a_store_that_was_not_filled_to_the_end_is_refused_and_filled_again(kafka: LocalKafka, tmp_path: Path) -> None:
-    transactions, labels = history(30_000, seed=2)
+    transactions, labels = history(15_000, seed=2)
     with running(kafka.bootstrap_servers, tmp_path, {}) as flow:
         flow.with_recovery()
         file = export(tmp_path, transactions, labels)

@@ -117,6 +117,6 @@ def passes(decision: Decision, messages: Messages) -> None:
 def test_every_record_comes_out_of_the_real_flow_across_restarts(kafka: LocalKafka, tmp_path: Path) -> None:
     with running(kafka.bootstrap_servers, tmp_path) as flow:
         flow.with_recovery()
-        found = through(flow, 20_000, 5, 3, restart=True)
+        found = through(flow, 12_000, 5, 3, restart=True)
     assert not found.wrong
     assert found.ends.keys() - {"scored", "duplicate", "label"} == ERROR_CODES.keys()
