@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 # A broker that has just started makes producers wait for their ids; the client says so at every try.
 _log.addFilter(lambda record: "PID" not in record.getMessage() or "retrying" not in record.getMessage())
 
+# What Kafka tells a process whose transactional.id another one has taken over.
+FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 # What a record's delivery may fail for and succeed the next time: Kafka was away, or its commit was given up.
 _PASSING: Final = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
@@ -197,7 +199,7 @@ class Outbox:
         return error.fatal() or (self._refused is not None and self._refused[2].code() not in _PASSING)
 
     def _explained(self, error: KafkaError) -> KafkaFailure:
-        if error.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED):
+        if error.code() in FENCED:
             return KafkaFailure(
                 f"another process has taken over as {self._name}, or Kafka gave this one up after a pause that was "
                 "too long; this one stops, so that nothing is written twice"

@@ -8,8 +8,8 @@ from datetime import timedelta
 import polars as pl
 
 from features.definitions import LABEL_DELAY
-from features.fields import END
 from features.transaction import EPOCH, MICROSECOND, Label, Transaction, microseconds
+from flows.tail import of_transaction
 
 History = pl.DataFrame
 
@@ -55,9 +55,4 @@ def since(history: History, instant: int) -> History:
 def instants_of(history: History) -> dict[bytes, int]:
     """When each transaction happened, by its identity."""
     rows = history.select("account_id", "transaction_id", _INSTANT).iter_rows()
-    return {identity(account_id, transaction_id): instant for account_id, transaction_id, instant in rows}
-
-
-def identity(account_id: str, transaction_id: str) -> bytes:
-    """What the flow knows a transaction by."""
-    return account_id.encode() + END + transaction_id.encode()
+    return {of_transaction(account_id, transaction_id): instant for account_id, transaction_id, instant in rows}

@@ -27,14 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from features.errors import InvalidRecord, InvalidSetting, VigieError
-from features.fields import END
 from features.transaction import ERROR_CODES, microseconds, parse_transaction, rfc3339
 from flows import topics
 from flows.rejected import Place, Reading, Rejected, rejected
 from flows.resend import Resent, Sender
 from flows.settings import Settings, instant
 from flows.sink import FRAMING
-from flows.tail import identity
+from flows.tail import identity, of_transaction
 
 RECORDS: Final = 500  # a transaction
 BYTES: Final = 4_000_000  # a transaction, or a little more
@@ -186,7 +185,7 @@ class Redrive:
             transaction = parse_transaction(value, self._latest)
         except InvalidRecord:
             return None
-        return transaction.account_id.encode() + END + transaction.transaction_id.encode()
+        return of_transaction(transaction.account_id, transaction.transaction_id)
 
     def _already_scored(self) -> set[bytes]:
         """The identities of rejected transactions that are found in the scored topic."""

@@ -11,12 +11,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from features.errors import KafkaFailure
 from flows import topics
+from flows.outbox import FENCED
 from flows.settings import Settings
 
 ANYWHERE: Final = -1  # where the key decides
 # How long a record may take is up to the transaction here; the group is the consumer's.
 _NOT_HERE: Final = {"message.timeout.ms", "delivery.timeout.ms", "group.id"}
-_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Sender:
 
     def _fail(self, error: KafkaException) -> NoReturn:
         reason: KafkaError = error.args[0]
-        if reason.code() in _FENCED:
+        if reason.code() in FENCED:
             raise KafkaFailure("another redrive has started since and goes on from where this one was") from error
         raise KafkaFailure(
             f"Kafka did not take a transaction: {reason.str()}; nothing of it counts, and the next redrive begins there"

@@ -14,9 +14,9 @@ from confluent_kafka import Message
 from features.errors import InvalidHistory, InvalidRecord
 from features.transaction import MICROSECOND, Transaction, microseconds, parse_transaction
 from flows import topics
-from flows.past import identity
 from flows.reading import records
 from flows.settings import Settings
+from flows.tail import of_transaction
 
 DAY = timedelta(days=1)
 
@@ -74,7 +74,7 @@ def find(settings: Settings, end: int, instants: Callable[[], Mapping[bytes, int
     for message in records(settings, lows, {}):
         known = instants() if known is None else known
         transaction = _parsed(message, latest)
-        there = known.get(identity(transaction.account_id, transaction.transaction_id)) if transaction else None
+        there = known.get(of_transaction(transaction.account_id, transaction.transaction_id)) if transaction else None
         seams[message.partition() or 0].take(message.offset() or 0, transaction, there)
     return seams
 

@@ -29,7 +29,12 @@ def identity(value: bytes | None, headers: Mapping[str, str]) -> bytes:
     if "source_offset" in headers:
         return "\n".join(headers[f"source_{part}"] for part in ("topic", "partition", "offset")).encode()
     found = _decode(value or b"")
-    return found.account_id.encode() + END + found.transaction_id.encode()
+    return of_transaction(found.account_id, found.transaction_id)
+
+
+def of_transaction(account_id: str, transaction_id: str) -> bytes:
+    """What the flow knows a transaction by."""
+    return account_id.encode() + END + transaction_id.encode()
 
 
 def read(settings: Settings, topic: str, number: int, start: int) -> tuple[int, frozenset[bytes]]:

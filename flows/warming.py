@@ -22,11 +22,11 @@ from bytewax.testing import run_main
 from features.definitions import Feature
 from features.transaction import MICROSECOND, Label, Transaction
 from flows import stop
-from flows.past import identity
 from flows.records import Arrival, Candidate, Rejection, Tick
 from flows.score import with_features
 from flows.settings import Settings
 from flows.source import Positions
+from flows.tail import of_transaction
 
 BATCH: Final = 1000
 LATEST: Final = 500_000  # transactions, about those of the minutes before a crash
@@ -53,7 +53,7 @@ class Taken:
                 self.oldest = min(self.oldest, instant) if self.transactions else instant
                 self.newest = max(self.newest, instant)
                 self.transactions += 1
-                self.latest.append(identity(item.event.account_id, item.event.transaction_id))
+                self.latest.append(of_transaction(item.event.account_id, item.event.transaction_id))
         return item
 
     def followed_by(self, later: Taken) -> Taken:
