@@ -1,24 +1,26 @@
-"""Features of a whole history at once, in polars; to the bit what ``features.state`` computes event by event.
+"""Features of a whole history at once; to the bit what ``features.state`` computes event by event.
 
-Everything rests on one primitive, ``_arrived``: for every row, the running totals of its entity at the last of some
-instants that is not after the row's own. The instants of plain windows are those at which an event moves past an offset
-(``ts + offset``); a window is the difference between two such totals. Fraud labels and distinct values are intervals
-instead, in which something counts: those begun less those ended.
+For each entity the rows are sorted by key and time, once, and cut between keys into chunks, which threads take in turn;
+``features.windows`` computes a chunk's features. Memory is that of the result (four bytes a value) and some columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from features.definitions import FEATURES, OF_FIELD, OF_LABELS, Aggregate, Entity, Feature
+from features.definitions import FEATURES, OF_LABELS, Aggregate, Entity, Feature
+from features.timeline import Keys, chunks
+from features.windows import MEASURES, NEVER, Codes, Events
 
 _DAY = 86_400_000_000
 _HOUR = 3_600_000_000
 _ENTITY_ID = {Entity.ACCOUNT: "account_id", Entity.MERCHANT: "merchant_id"}
+_ROW, _HALF = np.uint64(0xFFFF_FFFF), np.uint64(32)  # polars numbers rows with 32 bits too
 
 
 def compute(history: pl.DataFrame, features: Sequence[Feature] = FEATURES) -> pl.DataFrame:
@@ -31,18 +33,12 @@ def compute(history: pl.DataFrame, features: Sequence[Feature] = FEATURES) -> pl
     for entity in Entity:
         chosen = [f for f in features if f.entity is entity]
         if entity is Entity.TRANSACTION:
-            frame = history.with_columns(_column("cents", 100.0, len(history))).select(
-                _own(f).cast(pl.Float32).alias(f.name) for f in chosen
-            )
+            hundred = pl.Series("hundred", np.full(len(history), 100.0))
+            frame = history.with_columns(hundred).select(_own(f).cast(pl.Float32).alias(f.name) for f in chosen)
             columns.update((series.name, series) for series in frame)
         elif chosen:
-            columns.update(_of_entity(history, entity, chosen))
+            columns.update((series.name, series) for series in _of_entity(history, entity, chosen))
     return pl.DataFrame([columns[f.name] for f in features])
-
-
-def _column(name: str, value: float, length: int) -> pl.Series:
-    """A constant to divide by: polars multiplies by the reciprocal of a literal, which differs in the last bit."""
-    return pl.Series(name, np.full(length, value))
 
 
 def _own(feature: Feature) -> pl.Expr:
@@ -50,7 +46,8 @@ def _own(feature: Feature) -> pl.Expr:
     hour = instant // _HOUR % 24
     match feature.aggregate:
         case Aggregate.AMOUNT:
-            return pl.col("amount").cast(pl.Float64) / pl.col("cents")
+            # By a column: polars multiplies by the reciprocal of a literal, which differs in the last bit.
+            return pl.col("amount").cast(pl.Float64) / pl.col("hundred")
         case Aggregate.HOUR:
             return hour
         case Aggregate.WEEKEND:
@@ -60,132 +57,71 @@ def _own(feature: Feature) -> pl.Expr:
     raise ValueError(f"{feature.name}: {feature.aggregate} needs a window")
 
 
-def _of_entity(history: pl.DataFrame, entity: Entity, features: Sequence[Feature]) -> dict[str, pl.Series]:
-    instant = pl.col("timestamp").dt.epoch("us")
-    events = (
-        history.select(
-            pl.col(_ENTITY_ID[entity]).rank("dense").alias("key"),
-            instant.alias("t"),
-            "amount",
-            *{f.field for f in features if f.field is not None},
-            pl.when("is_fraud").then(pl.col("labelled_at").dt.epoch("us").fill_null(instant)).alias("fraud_known"),
+def _of_entity(history: pl.DataFrame, entity: Entity, features: Sequence[Feature]) -> list[pl.Series]:
+    reach = max(f.bounds[1] for f in features)
+    strange = [f.name for f in features if f.aggregate not in MEASURES]
+    if strange:
+        raise ValueError(f"{', '.join(strange)}: not an aggregate of an entity's events")
+    results = [np.empty(len(history), np.float32) for _ in features]
+    sorted_rows = _sorted(history, _ENTITY_ID[entity])
+    events_of = _reader(history, features, reach)
+
+    def work(chunk: slice) -> None:
+        keys, rows = sorted_rows[chunk] >> _HALF, (sorted_rows[chunk] & _ROW).astype(np.intp)
+        events = events_of(keys, rows)
+        # Where nothing is in a window, quotients are of zeros; the formulas put NaN there, or what is due.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for feature, result in zip(features, results, strict=True):
+                result[rows] = MEASURES[feature.aggregate](events, feature).astype(np.float32)
+
+    with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
+        for _ in threads.map(work, chunks(sorted_rows >> _HALF, reach)):
+            pass
+    results.reverse()  # each array goes as its series comes, which is a copy
+    return [pl.Series(f.name, results.pop()) for f in features]
+
+
+def _reader(
+    history: pl.DataFrame, features: Sequence[Feature], reach: int
+) -> Callable[[Keys, NDArray[np.intp]], Events]:
+    """Gives the events of some keys and rows, with what the features need."""
+    instants = history["timestamp"].dt.epoch("us").to_numpy()
+    amounts = history["amount"].to_numpy()
+    codes = {f.field: _codes(history, f.field) for f in features if f.field is not None}
+    known = None
+    if any(f.aggregate in OF_LABELS for f in features):
+        instant = pl.col("timestamp").dt.epoch("us")
+        labelled = pl.when("is_fraud").then(pl.col("labelled_at").dt.epoch("us").fill_null(instant))
+        known = history.select(labelled.fill_null(NEVER)).to_series().to_numpy()
+
+    def events(keys: Keys, rows: NDArray[np.intp]) -> Events:
+        return Events(
+            keys,
+            instants[rows],
+            amounts[rows],
+            reach=reach,
+            fraud_known=None if known is None else known[rows],
+            codes={field: numbers[rows] for field, numbers in codes.items()},
         )
-        .with_row_index("row")
-        .sort("key", "t", maintain_order=True)
-    )
-    back = events["row"].arg_sort()
-    return {f.name: values.gather(back).alias(f.name) for f, values in _columns(events, features)}
+
+    return events
 
 
-def _columns(events: pl.DataFrame, features: Sequence[Feature]) -> Iterator[tuple[Feature, pl.Series]]:
-    """Each feature's Float32 values for ``events``, which are sorted by key and time."""
-    amount = pl.col("amount").cast(pl.Int128)
-    running = events.select(
-        "key",
-        "t",
-        n=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("key"),
-        total=pl.col("amount").cum_sum().over("key"),
-        squares=(amount * amount).cum_sum().over("key"),
-        newest=pl.col("t"),
-    )
-
-    scales = (_column("cents", 100.0, len(events)), _column("micros", 1e6, len(events)))
-
-    @cache
-    def position(offset: int) -> pl.DataFrame:
-        return _arrived(events, running.with_columns(pl.col("t") + offset))
-
-    @cache
-    def window(bounds: tuple[int, int]) -> pl.DataFrame:
-        """What a window's aggregates are made of: n, total and squares in it, and the newest event before its end."""
-        until, since = (position(offset) for offset in bounds)
-        inside = until.select(pl.col(name) - since[name] for name in ("n", "total", "squares"))
-        return inside.with_columns(events["t"], events["amount"], until["newest"], *scales)
-
-    for feature in features:
-        if feature.aggregate in OF_FIELD:
-            values = _of_field(events, feature)
-        elif feature.aggregate in OF_LABELS:
-            n = window(feature.bounds)["n"] if feature.aggregate is Aggregate.FRAUD_RATIO else None
-            values = _of_labels(events, feature, n)
-        else:
-            values = window(feature.bounds).select(_of_amounts(feature.aggregate)).to_series()
-        yield feature, values.cast(pl.Float32).fill_null(float("nan"))
+def _sorted(history: pl.DataFrame, key: str) -> Keys:
+    """A number for each row, sorted by key, then time: its upper half is the key's code, its lower half the row."""
+    numbers = _codes(history, key).astype(np.uint64)
+    by_time = None if history["timestamp"].is_sorted() else history["timestamp"].arg_sort().to_numpy()
+    if by_time is not None:
+        numbers = numbers[by_time]
+    numbers <<= _HALF
+    numbers |= np.arange(len(numbers), dtype=np.uint64)
+    numbers.sort()  # plain numbers sort several times faster than rows by two columns
+    if by_time is not None:
+        numbers = (numbers & ~_ROW) | by_time[numbers & _ROW]
+    return numbers
 
 
-def _of_amounts(aggregate: Aggregate) -> pl.Expr:
-    """The aggregate of n, total and squares; null where it is missing."""
-    n, total, amount = pl.col("n"), pl.col("total"), pl.col("amount").cast(pl.Float64)
-    mean = total.cast(pl.Float64) / n.cast(pl.Float64)
-    # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
-    spread = n.cast(pl.Int128) * pl.col("squares") - total.cast(pl.Int128) * total.cast(pl.Int128)
-    std = (spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt()
-    match aggregate:
-        case Aggregate.COUNT:
-            return n
-        case Aggregate.SUM:
-            return total.cast(pl.Float64) / pl.col("cents")
-        case Aggregate.MEAN:
-            return pl.when(n > 0).then(mean / pl.col("cents"))
-        case Aggregate.STD:
-            return pl.when(n > 1).then(std / pl.col("cents"))
-        case Aggregate.RATIO:
-            return pl.when(total != 0).then(amount / mean)
-        case Aggregate.ZSCORE:
-            return pl.when((n > 1) & (spread > 0)).then((amount - mean) / std)
-        case Aggregate.SINCE:
-            return pl.when(n > 0).then((pl.col("t") - pl.col("newest")).cast(pl.Float64) / pl.col("micros"))
-    raise ValueError(f"{aggregate} is not an aggregate of a window's amounts")
-
-
-def _of_field(events: pl.DataFrame, feature: Feature) -> pl.Series:
-    first, second = feature.bounds
-    assert feature.field is not None
-    valued = events.select("key", "t", value=feature.field).with_columns(known=pl.col("value").is_not_null())
-    if feature.aggregate is Aggregate.NEW:
-        of_value = valued.select(pl.struct("key", "value").rank("dense").alias("key"), "t", "known")
-        last = _arrived(of_value, of_value.select("key", pl.col("t") + first, newest="t"))["newest"]
-        absent = (last <= of_value["t"] - second).fill_null(True)
-        return of_value.select(pl.when("known").then(absent)).to_series()
-    # A value counts once: an event stands for its value until the next event with the same value takes over.
-    following = pl.col("t").shift(-1).over("key", "value")
-    return _active(
-        events,
-        valued.select(
-            "key", "known", begin=pl.col("t") + first, end=pl.min_horizontal(pl.col("t") + second, following + first)
-        ).filter("known"),
-    )
-
-
-def _of_labels(events: pl.DataFrame, feature: Feature, n: pl.Series | None) -> pl.Series:
-    first, second = feature.bounds
-    frauds = _active(
-        events,
-        events.select(
-            "key", "fraud_known", begin=pl.max_horizontal(pl.col("t") + first, "fraud_known"), end=pl.col("t") + second
-        ).drop_nulls("fraud_known"),
-    )
-    if n is None:
-        return frauds
-    return pl.select(pl.when(n > 0).then(frauds.cast(pl.Float64) / n.cast(pl.Float64)).otherwise(0.0)).to_series()
-
-
-def _active(events: pl.DataFrame, intervals: pl.DataFrame) -> pl.Series:
-    """How many of the key's intervals begin <= t < end, for every event."""
-    intervals = intervals.filter(pl.col("begin") < pl.col("end"))
-
-    def passed(edge: str) -> pl.Series:
-        edges = intervals.select("key", t=edge).sort("key", "t")
-        return _arrived(events, edges.with_columns(n=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("key")))["n"]
-
-    return passed("begin") - passed("end")
-
-
-def _arrived(events: pl.DataFrame, running: pl.DataFrame) -> pl.DataFrame:
-    """For every event, the columns of its key's last row in ``running`` with ``running.t <= t``; 0 where none is.
-
-    Both are sorted by key, then t. ``newest`` stays null where no row is.
-    """
-    # Sorted within each key, which polars cannot check when it joins by key.
-    found = events.select("key", "t").join_asof(running, on="t", by="key", strategy="backward", check_sortedness=False)
-    return found.drop("key", "t").with_columns(pl.exclude("newest").fill_null(0))
+def _codes(history: pl.DataFrame, column: str) -> Codes:
+    """For each row, the first row (counted from 1) with the same value; 0 where it is missing."""
+    first = pl.when(pl.col(column).is_not_null()).then(pl.col("row").first().over(column)).otherwise(0)
+    return history.select(column).with_row_index("row", offset=1).select(first.cast(pl.UInt32)).to_series().to_numpy()

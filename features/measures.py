@@ -1,4 +1,4 @@
-"""The formulas of the features that ``features.state`` computes; ``features.batch`` has the same ones as expressions.
+"""The formulas of the features that ``features.state`` computes; ``features.windows`` has the same ones of arrays.
 
 Both do the same float64 operations in the same order on the same exact integers.
 """

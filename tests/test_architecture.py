@@ -30,7 +30,10 @@ FORBIDDEN = {
 # A library and the places that may import it, as the beginnings of their paths.
 CONFINED = {
     "bytewax": ("flows/", "bench/"),
-    "polars": ("features/batch.py", "features/history.py", "training/", "flows/replay.py", "flows/past.py", "bench/"),
+    "polars": (
+        *("features/batch.py", "features/windows.py", "features/history.py"),
+        *("training/", "flows/replay.py", "flows/past.py", "bench/"),
+    ),
     "onnxruntime": ("flows/model.py", "training/export.py", "bench/"),
 }
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}

@@ -23,6 +23,8 @@ from features.definitions import FEATURES, Aggregate, Entity, Feature
 from features.history import load
 from features.measures import MEASURES
 from features.transaction import Label, Transaction
+from features.windows import MEASURES as ARRAYS
+from features.windows import Events
 from flows import past, stop
 from training.simulate import Simulation, simulate, write
 
@@ -250,29 +252,26 @@ def in_python(of: Sums) -> Floats:
     return np.array([list(map(MEASURES[aggregate], *of)) for aggregate in MEASURED]).T
 
 
-def in_polars(of: Sums) -> Floats:
-    """[ROWS, MEASURED]"""
-    window = pl.DataFrame(
-        [
-            pl.Series("n", of.n, pl.Int64),
-            pl.Series("total", of.total, pl.Int64),
-            pl.Series("squares", of.squares, pl.Int128),
-            pl.Series("amount", of.amount, pl.Int64),
-            batch._column("cents", 100.0, ROWS),
-        ]
-    )
-    values = window.select(batch._of_amounts(a).cast(pl.Float64).fill_null(float("nan")).alias(a) for a in MEASURED)
-    return values.to_numpy()
+def in_arrays(amounts: NDArray[np.int64]) -> Floats:
+    """[ROWS, MEASURED], before it becomes float32."""
+    accounts = np.repeat(np.arange(ACCOUNTS, dtype=np.uint64), ROWS // ACCOUNTS)
+    events = Events(accounts, seconds() * 1_000_000, amounts, reach=DAY // timedelta(microseconds=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.array([ARRAYS[a](events, Feature(Entity.ACCOUNT, a, DAY)) for a in MEASURED]).T
+
+
+def seconds() -> NDArray[np.int64]:
+    """[ROWS] one transaction a second in each account, all within every window of the next."""
+    return np.tile(np.arange(ROWS // ACCOUNTS), ACCOUNTS)
 
 
 def one_a_second(amounts: NDArray[np.int64]) -> pl.DataFrame:
-    """A canonical history: the transactions of each account, all within every window of the next."""
-    second = np.tile(np.arange(ROWS // ACCOUNTS), ACCOUNTS)
+    """The same as a canonical history."""
     return pl.DataFrame(
         {
             "account_id": pl.Series(np.repeat(np.arange(ACCOUNTS), ROWS // ACCOUNTS)).cast(pl.String),
             "amount": amounts,
-            "timestamp": pl.Series(second * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            "timestamp": pl.Series(seconds() * 1_000_000).cast(pl.Datetime("us", "UTC")),
             "is_fraud": np.zeros(ROWS, bool),
             "labelled_at": pl.Series([None] * ROWS, dtype=pl.Datetime("us", "UTC")),
         }
@@ -286,26 +285,26 @@ def differing(left: Floats | NDArray[np.float32], right: Floats | NDArray[np.flo
 
 
 @pytest.mark.parametrize(("largest", "spread"), [(100_000, 1), (100_000, 3_000), (10**12 - 10, 1)])
-def test_polars_computes_as_python_does_to_the_last_bit(largest: int, spread: int) -> None:
+def test_arrays_compute_as_python_does_to_the_last_bit(largest: int, spread: int) -> None:
     rng = np.random.default_rng(spread)
     base = rng.integers(-largest, largest, ACCOUNTS)
     amounts = np.repeat(base, ROWS // ACCOUNTS) + rng.integers(-spread, spread, ROWS, endpoint=True)
-    of = sums(amounts)
-    expected = in_python(of)
+    expected = in_python(sums(amounts))
     assert np.isfinite(expected).mean(axis=0).min() > 0.9  # there is something to compare
-    assert differing(in_polars(of), expected) == {}
+    assert differing(in_arrays(amounts), expected) == {}
     features = [Feature(Entity.ACCOUNT, aggregate, DAY) for aggregate in MEASURED]
     whole = batch.compute(one_a_second(amounts), features).to_numpy()
     assert differing(whole, expected.astype(np.float32)) == {}
 
 
-def test_polars_divides_as_python_does() -> None:
+def test_polars_and_arrays_divide_as_python_does() -> None:
     amounts = np.random.default_rng(1).integers(-(10**12), 10**12, ROWS)
-    history = pl.DataFrame({"amount": amounts}).with_columns(batch._column("cents", 100.0, ROWS))
+    history = pl.DataFrame({"amount": amounts, "hundred": np.full(ROWS, 100.0)})
     own = history.select(batch._own(Feature(Entity.TRANSACTION, Aggregate.AMOUNT))).to_series()
     assert own.to_list() == [amount / 100.0 for amount in amounts.tolist()]
-    since = pl.DataFrame(
-        {"n": 1, "total": 1, "squares": 1, "amount": 1, "t": amounts, "newest": -amounts}
-    ).with_columns(batch._column("cents", 100.0, ROWS), batch._column("micros", 1e6, ROWS))
-    seconds = since.select(batch._of_amounts(Aggregate.SINCE)).to_series()
-    assert seconds.to_list() == [2 * amount / 1e6 for amount in amounts.tolist()]
+    gaps = np.abs(amounts) + 1
+    pairs = np.repeat(np.arange(ROWS, dtype=np.uint64), 2)
+    instants = np.column_stack([np.zeros_like(gaps), gaps]).ravel()
+    since = Feature(Entity.ACCOUNT, Aggregate.SINCE, 30 * DAY)
+    found = ARRAYS[Aggregate.SINCE](Events(pairs, instants, instants, reach=since.bounds[1]), since)[1::2]
+    assert found.tolist() == [gap / 1e6 for gap in gaps.tolist()]
