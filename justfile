@@ -107,6 +107,11 @@ redrive *words: setup
 parity *words: setup
     @exec {{ python }} -m bench.parity "$@"
 
+# how long a history's features take, and in which memory, beside pandas: just bench-features history.parquet
+[group('check')]
+bench-features *words: setup
+    @exec {{ python }} -m bench.features "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup
