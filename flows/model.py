@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from features.bundle import Bundle
 from features.contributions import Contributions
 from features.errors import InvalidBundle
+from features.sentences import sentence
 from flows.records import Candidate, Decision, Reason
 
 BATCH: Final = 1024
@@ -28,6 +29,7 @@ class Model:
         self.version = bundle.manifest.version
         self.threshold = bundle.manifest.threshold
         self.names = bundle.manifest.features
+        self._features = bundle.features
         self._rows = np.empty((BATCH, len(self.names)), np.float32)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -86,8 +88,15 @@ class Model:
         contributions = np.round(self._contributions(rows), 6)
         strongest = np.argsort(-contributions, axis=1, kind="stable")[:, :REASONS]
         return [
-            [Reason(self.names[i], _shortest(row[i]), float(added[i])) for i in order if added[i] > 0]
+            self._in_words(row, added, [i for i in order if added[i] > 0])
             for row, added, order in zip(rows, contributions, strongest, strict=True)
+        ]
+
+    def _in_words(self, row: Rows, contributions: NDArray[np.float64], chosen: list[int]) -> list[Reason]:
+        named = dict(zip(self._features, row.tolist(), strict=True))
+        return [
+            Reason(self.names[i], _shortest(row[i]), float(contributions[i]), sentence(self._features[i], named))
+            for i in chosen
         ]
 
     def _run(self, rows: Rows) -> tuple[Rows, Rows]:

@@ -101,16 +101,22 @@ def test_alert(model: Model, scored_features: bool) -> None:
     assert message["threshold"] == bundles.THRESHOLD
     assert message["features"] == model.values(decision)
     assert message["reasons"] == msgspec.to_builtins(only(model.reasons([decision])))
-    assert message["reasons"][0] == {"feature": "amount", "value": 300.0, "contribution": pytest.approx(12.5, abs=0.01)}
+    assert message["reasons"][0] == {
+        "feature": "amount",
+        "value": 300.0,
+        "contribution": pytest.approx(12.5, abs=1e-5),
+        "text": "amount 300.00",
+    }
+    assert list(message["reasons"][0]) == ["feature", "value", "contribution", "text"]
     assert total("vigie_alerts_total") == before + 1
 
 
 def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
-    monkeypatch.setattr(model, "reasons", lambda _decisions: [[Reason("hour", None, 0.5)]])
+    monkeypatch.setattr(model, "reasons", lambda _decisions: [[Reason("hour", None, 0.5, "no hour")]])
     _, (_, _, _, value) = only(Messages(model, scored_features=False).scored([decision]))
     assert value is not None
-    assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5}]
+    assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5, "text": "no hour"}]
 
 
 @given(
