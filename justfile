@@ -112,6 +112,11 @@ parity *words: setup
 bench-features *words: setup
     @exec {{ python }} -m bench.features "$@"
 
+# are the reasons of alerts right, and what do they cost?
+[group('check')]
+bench-reasons *words: setup
+    @exec {{ python }} -m bench.reasons "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup

@@ -36,7 +36,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float  # a score at or above it is an alert
     alert_budget: str  # what the threshold was chosen for, in words
     champion: str
-    baseline: list[float | None]  # a feature's median over honest training rows, None where it is always missing
     data_from: str
     data_until: str
     rows: int

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from features.errors import KafkaFailure
 from flows import topics
-from flows.records import AlertMessage, Reason
+from flows.records import AlertMessage
 from flows.settings import Settings
 
 SHOWN: Final = 12
@@ -163,7 +163,7 @@ class AlertWatch:
             f"{alert.score:.3f}",
             "" if math.isnan(latency) else f"{latency * 1000:.0f} ms",
             self._truth.get(alert.transaction_id, "honest"),
-            _brief(alert.reasons[0]) if alert.reasons else "",
+            alert.reasons[0].text if alert.reasons else "",
         )
 
 
@@ -173,10 +173,3 @@ class _Scored(msgspec.Struct):
 
 _decode_id = msgspec.json.Decoder(_Scored).decode
 _decode_alert = msgspec.json.Decoder(AlertMessage).decode
-
-
-def _brief(reason: Reason) -> str:
-    if reason.value is None:
-        return f"{reason.feature} missing"
-    decimals = 2 if abs(reason.value) >= 1 else 4
-    return f"{reason.feature} {reason.value:,.{decimals}f}".rstrip("0").rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from features.transaction import microseconds, rfc3339
 from flows import metrics
 from flows.model import Model
-from flows.records import AlertMessage, Decision, Outgoing, Rejection, ScoredMessage
+from flows.records import AlertMessage, Decision, Outgoing, Reason, Rejection, ScoredMessage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -22,16 +23,21 @@ class Messages:
         self._model = model
         self._scored_features = scored_features
 
-    def scored(self, decision: Decision) -> tuple[str, Outgoing]:
-        """The message of the ``scored`` topic, with its key, and the alert where there is one."""
-        metrics.SCORED.inc()
+    def scored(self, decisions: Sequence[Decision]) -> list[tuple[str, Outgoing]]:
+        """The messages of the ``scored`` topic, with their keys, and the alert where there is one."""
+        metrics.SCORED.inc(len(decisions))
+        alerts = [decision for decision in decisions if decision.alert]
+        metrics.ALERTS.inc(len(alerts))
+        reasons = iter(self._model.reasons(alerts))
+        return [self._scored(decision, next(reasons) if decision.alert else []) for decision in decisions]
+
+    def _scored(self, decision: Decision, reasons: list[Reason]) -> tuple[str, Outgoing]:
         common = self._common(decision)
         features = self._model.values(decision) if self._scored_features or decision.alert else None
         value = _encode(ScoredMessage(**common, features=features if self._scored_features else None))
         alert = None
         if decision.alert:
-            metrics.ALERTS.inc()
-            threshold, reasons = self._model.threshold, self._model.reasons(decision)
+            threshold = self._model.threshold
             alert = _encode(AlertMessage(**common, features=features, threshold=threshold, reasons=reasons))
         key = decision.transaction.account_id
         return key, Outgoing(key.encode(), value, {}, alert)

@@ -87,11 +87,12 @@ class Outgoing(NamedTuple):
 
 
 class Reason(msgspec.Struct):
-    """Why: a feature, its value, and what it adds to the score's log odds."""
+    """Why: a feature, its value, what it adds to the score's log odds, and what the value says in words."""
 
     feature: str
     value: float | None
     contribution: float
+    text: str
 
 
 class ScoredMessage(msgspec.Struct, kw_only=True, omit_defaults=True):

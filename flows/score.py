@@ -41,7 +41,7 @@ def flow() -> Dataflow:
     read = op.input("read_v1", vigie, KafkaSource(settings, first))  # Arrival | Rejection | Tick
     candidates, rejected = with_features(read, bundle.features, settings)
     decisions = op.flat_map_batch("score", candidates, model.score)  # Decision
-    scored = op.map("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)
+    scored = op.flat_map_batch("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)
     refused = op.map("rejected_message", rejected, messages.rejected)  # (original key, Outgoing)
     scores = KafkaSink(settings, scored_topic, outbox, begins.get(scored_topic), alerts=settings.alerts_topic)
     op.output("scored_v1", scored, scores)

@@ -236,7 +236,7 @@ def alert(tmp_path: Path) -> tuple[str, bytes]:
     row = np.full(len(FEATURES), np.nan, np.float32)
     row[0] = 1234.56
     decision = Decision(transaction, 0.98765, 0.5, True, row.tobytes())
-    key, outgoing = Messages(model, scored_features=False).scored(decision)
+    ((key, outgoing),) = Messages(model, scored_features=False).scored([decision])
     assert outgoing.alert is not None
     return key, outgoing.alert
 

@@ -3,12 +3,17 @@
     features float32 [n, F] -> score float32 [n] (0 to 1, calibrated), anomaly_score float32 [n] (0 to 1)
 
 XGBoost's trees come through onnxmltools; its classifier node becomes a regressor of the raw margin, so that the
-calibration follows in the graph. The gate scores held-out rows and rows made to hurt (missing values, extreme values,
-values at and beside splits) with the graph and with the libraries, and refuses what differs.
+calibration follows in the graph. Both tree ensembles say in ``nodes_hitrates``, which no runtime reads, how many of the
+training rows came to each node: ``features.contributions`` explains scores with it. The gate scores held-out rows and
+rows made to hurt (missing values, extreme values, values at and beside splits) with the graph and with the libraries,
+and refuses what differs.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -164,6 +169,7 @@ def _boosted_margin(model: XGBClassifier, columns: int, output: str) -> onnx.Nod
     ensemble |= {
         name.replace("class_", "target_"): value for name, value in classifier.items() if name.startswith("class_")
     }
+    ensemble["nodes_hitrates"] = _covers(model, ensemble)
     return helper.make_node(
         "TreeEnsembleRegressor",
         [FEATURES],
@@ -177,26 +183,55 @@ def _boosted_margin(model: XGBClassifier, columns: int, output: str) -> onnx.Nod
     )
 
 
+def _covers(model: XGBClassifier, ensemble: Mapping[str, Sequence[int]]) -> list[float]:
+    """The sum of the hessian in each node of the converted trees, which XGBoost itself takes as a node's cover.
+
+    The converter numbers nodes in another order, so both trees are walked together, from the root to the left (true)
+    and to the right.
+    """
+    booster = json.loads(model.get_booster().save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"]
+    place = {key: i for i, key in enumerate(zip(ensemble["nodes_treeids"], ensemble["nodes_nodeids"], strict=True))}
+    covers = [math.nan] * len(place)
+    for number, tree in enumerate(booster):
+        walk = [(0, 0)]
+        while walk:
+            theirs, ours = walk.pop()
+            at = place[number, ours]
+            covers[at] = tree["sum_hessian"][theirs]
+            if (left := tree["left_children"][theirs]) >= 0:
+                walk.append((left, ensemble["nodes_truenodeids"][at]))
+                walk.append((tree["right_children"][theirs], ensemble["nodes_falsenodeids"][at]))
+    return covers
+
+
 def _logistic_margin(models: Models, output: str) -> tuple[list[onnx.NodeProto], dict[str, npt.NDArray[np.generic]]]:
-    """The pipeline of imputer, scaler and linear model in double precision; scaling is folded into the weights."""
+    """The pipeline of imputer, scaler and linear model in double precision; scaling is folded into the weights.
+
+    Columns enter less their means over the training rows: what a column then adds is its Shapley value.
+    """
     impute, scale, model = (models.logistic[step] for step in ("impute", "scale", "model"))
     folded: Floats = model.coef_[0] / scale.scale_
     columns = len(models.medians)
-    of_missing = np.zeros(columns)
-    of_missing[impute.indicator_.features_] = folded[columns:]
+    indicated = impute.indicator_.features_
+    of_missing, shares_missing = np.zeros(columns), np.zeros(columns)
+    of_missing[indicated], shares_missing[indicated] = folded[columns:], scale.mean_[columns:]
     constants: dict[str, npt.NDArray[np.generic]] = {
         "medians": impute.statistics_.astype(np.float64),
         "weights": folded[:columns].reshape(-1, 1),
         "weights_of_missing": of_missing.reshape(-1, 1),
-        "bias": np.array(model.intercept_[0] - scale.mean_ @ folded),
+        "means": scale.mean_[:columns],
+        "shares_missing": shares_missing,
+        "bias": np.array(model.intercept_[0]),
     }
     nodes = [
         helper.make_node("Cast", [FEATURES], ["features_double"], to=TensorProto.DOUBLE),
         helper.make_node("IsNaN", ["features_double"], ["missing"]),
         helper.make_node("Where", ["missing", "medians", "features_double"], ["filled"]),
         helper.make_node("Cast", ["missing"], ["missing_double"], to=TensorProto.DOUBLE),
-        helper.make_node("MatMul", ["filled", "weights"], ["of_values"]),
-        helper.make_node("MatMul", ["missing_double", "weights_of_missing"], ["of_missing"]),
+        helper.make_node("Sub", ["filled", "means"], ["values_centred"]),
+        helper.make_node("Sub", ["missing_double", "shares_missing"], ["missing_centred"]),
+        helper.make_node("MatMul", ["values_centred", "weights"], ["of_values"]),
+        helper.make_node("MatMul", ["missing_centred", "weights_of_missing"], ["of_missing"]),
         helper.make_node("Add", ["of_values", "of_missing"], ["unbiased"]),
         helper.make_node("Add", ["unbiased", "bias"], [output]),
     ]

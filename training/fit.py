@@ -153,13 +153,6 @@ def require_frauds(y: Labels, days: str) -> None:
         )
 
 
-def baseline(features: Matrix, y: Labels) -> list[float | None]:
-    """Each feature's median over the honest of rows [n, F], None where it is always missing."""
-    honest = features[~y]
-    medians = [np.median(column[~np.isnan(column)]) if not np.isnan(column).all() else None for column in honest.T]
-    return [None if median is None else float(median) for median in medians]
-
-
 def _sample(y: Labels, seed: int) -> tuple[npt.NDArray[np.intp], Matrix]:
     """Rows to fit on, in order, and their weights: all frauds, and honest rows drawn without replacement."""
     honest = np.flatnonzero(~y)

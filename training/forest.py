@@ -26,7 +26,8 @@ def tree_ensemble(forest: IsolationForest, medians: Matrix, source: str, output:
 
     That is -ln(2) * (mean path length) / c(psi), after Liu, Ting, Zhou, "Isolation Forest" (2008), equations 1 and 2:
     a tree's path length is the depth of the leaf plus c(samples in the leaf), and psi is the size of a tree's sample.
-    ``medians`` float32 [F] stand for missing values: a NaN goes the way that its feature's median goes.
+    ``nodes_hitrates`` are the samples in each node. ``medians`` float32 [F] stand for missing values: a NaN goes the
+    way that its feature's median goes.
     """
     scale = math.log(2.0) / (len(forest.estimators_) * _expected_path(np.array([forest.max_samples_]))[0])
     parts = [_nodes(number, tree.tree_, medians, scale) for number, tree in enumerate(forest.estimators_)]
@@ -62,6 +63,7 @@ def _nodes(number: int, tree: Tree, medians: Matrix, scale: float) -> dict[str, 
         "nodes_nodeids": ids,
         "nodes_featureids": feature,
         "nodes_values": threshold,
+        "nodes_hitrates": tree.n_node_samples.astype(np.float32),
         "nodes_truenodeids": left,
         "nodes_falsenodeids": right,
         "nodes_missing_value_tracks_true": (~leaf & (medians[feature] <= threshold)).astype(np.int64),

@@ -20,7 +20,7 @@ from training.calibration import Budget
 from training.compare import Choice, Rows, choose, evaluate, judged_rows, training_rows
 from training.evaluate import Evaluation
 from training.export import OPSET, build, verify
-from training.fit import FOREST_PARAMETERS, HONEST_ROWS, ROUNDS, XGBOOST_PARAMETERS, baseline, fit
+from training.fit import FOREST_PARAMETERS, HONEST_ROWS, ROUNDS, XGBOOST_PARAMETERS, fit
 from training.progress import Stages
 from training.split import Period, Split, known_frauds, plan
 
@@ -51,7 +51,6 @@ class Trained:
     gap: float
     evaluation: Evaluation
     choice: Choice
-    baseline: list[float | None]
 
 
 def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stages: Stages) -> Trained:
@@ -92,7 +91,7 @@ def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stage
         calibration = choice.calibrations[choice.champion]
         graph = build(models, choice.champion, calibration)
         gap = verify(graph, models, choice.champion, calibration, features=held_out.features, names=names)
-    return Trained(graph, gap, evaluation, choice, baseline(x, y))
+    return Trained(graph, gap, evaluation, choice)
 
 
 def manifest(trained: Trained, history: pl.DataFrame, features: Sequence[Feature], options: Options) -> Manifest:
@@ -110,7 +109,6 @@ def manifest(trained: Trained, history: pl.DataFrame, features: Sequence[Feature
         threshold=evaluation.threshold,
         alert_budget=evaluation.budget,
         champion=evaluation.champion,
-        baseline=trained.baseline,
         data_from=rfc3339(microseconds(first)),
         data_until=rfc3339(microseconds(last)),
         rows=used.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from features.definitions import FEATURES, fingerprint
 THRESHOLD = 0.5
 MIDDLE = 220.0  # major units at which the score is one half
 SCALE = 20.0
+USUAL = [50.0, *[0.0] * (len(FEATURES) - 1)]  # the means of the features
+AMOUNT_ALONE = [1 / SCALE, *[0.0] * (len(FEATURES) - 1)]
 
 
 def expected_score(amount: float) -> float:
@@ -24,26 +27,31 @@ def expected_score(amount: float) -> float:
     return 1 / (1 + math.exp(-(amount - MIDDLE) / SCALE))
 
 
-def graph() -> bytes:
-    """score = sigmoid((amount - MIDDLE) / SCALE); anomaly_score = 1 - score; one row in, one row out."""
+def graph(weights: Sequence[float] = AMOUNT_ALONE, means: Sequence[float] = USUAL) -> bytes:
+    """A linear model as training exports one: log odds = (50 - MIDDLE) / SCALE + weights @ (features - means).
+
+    A missing feature counts as its mean; anomaly_score = 1 - score; any number of rows.
+    """
     constants: dict[str, NDArray[Any]] = {
-        "first": np.array([0], np.int64),
-        "middle": np.array([MIDDLE], np.float32),
-        "scale": np.array([SCALE], np.float32),
+        "means": np.array(means, np.float32),
+        "weights": np.array(weights, np.float32)[:, None],
+        "bias": np.array([(USUAL[0] - MIDDLE) / SCALE], np.float32),
         "one": np.array([1], np.float32),
         "axis": np.array([1], np.int64),
     }
     nodes = [
-        helper.make_node("Gather", ["features", "first"], ["amount"], axis=1),
-        helper.make_node("Squeeze", ["amount", "axis"], ["flat"]),
-        helper.make_node("Sub", ["flat", "middle"], ["centred"]),
-        helper.make_node("Div", ["centred", "scale"], ["scaled"]),
-        helper.make_node("Sigmoid", ["scaled"], ["score"]),
+        helper.make_node("IsNaN", ["features"], ["missing"]),
+        helper.make_node("Where", ["missing", "means", "features"], ["filled"]),
+        helper.make_node("Sub", ["filled", "means"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "weights"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis"], ["flat"]),
+        helper.make_node("Add", ["flat", "bias"], ["log_odds"]),
+        helper.make_node("Sigmoid", ["log_odds"], ["score"]),
         helper.make_node("Sub", ["one", "score"], ["anomaly_score"]),
     ]
     made = helper.make_graph(
         nodes,
-        "amount",
+        "linear",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, len(FEATURES)])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in ("score", "anomaly_score")],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -64,7 +72,6 @@ def make(models: Path, version: str = "test-1") -> Path:
         threshold=THRESHOLD,
         alert_budget="scores of one half and more",
         champion="amount",
-        baseline=[50.0, *[0.0] * (len(FEATURES) - 1)],
         data_from="2018-04-01T00:00:00Z",
         data_until="2018-09-30T00:00:00Z",
         rows=1,

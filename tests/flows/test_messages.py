@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from tests.flows import bundles
 NOW = microseconds(datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC))
 COMMON = ["transaction_id", "account_id", "merchant_id", "amount", "timestamp", "score", "anomaly_score", "alert"]
 NAMES = [feature.name for feature in FEATURES]
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,11 @@ def decide(model: Model, transaction: Transaction) -> Decision:
     return decision
 
 
+def only(items: list[T]) -> T:
+    (item,) = items
+    return item
+
+
 def total(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
@@ -45,7 +52,7 @@ def test_scored(model: Model) -> None:
     before = total("vigie_scored_total")
     decision = decide(model, Transaction("t1", "Zoë", "m", 12_345, NOW))
     began = datetime.now(UTC)
-    key, (kafka_key, value, headers, alert) = Messages(model, scored_features=False).scored(decision)
+    key, (kafka_key, value, headers, alert) = only(Messages(model, scored_features=False).scored([decision]))
     assert (key, kafka_key, headers, alert) == ("Zoë", "Zoë".encode(), {}, None)
     assert value is not None
     message = json.loads(value)
@@ -68,7 +75,7 @@ def test_scored(model: Model) -> None:
 
 def test_scored_with_features(model: Model) -> None:
     decision = decide(model, Transaction("t1", "a", "m", 12_345, NOW))
-    _, (_, value, _, _) = Messages(model, scored_features=True).scored(decision)
+    _, (_, value, _, _) = only(Messages(model, scored_features=True).scored([decision]))
     assert value is not None
     features = json.loads(value)["features"]
     assert list(features) == NAMES
@@ -82,7 +89,7 @@ def test_alert(model: Model, scored_features: bool) -> None:
     before = total("vigie_alerts_total")
     decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
     messages = Messages(model, scored_features=scored_features)
-    key, (kafka_key, scored, headers, value) = messages.scored(decision)
+    key, (kafka_key, scored, headers, value) = only(messages.scored([decision]))
     assert (key, kafka_key, headers) == ("a", b"a", {})
     assert scored is not None
     assert value is not None
@@ -93,17 +100,23 @@ def test_alert(model: Model, scored_features: bool) -> None:
     assert message["alert"] is True
     assert message["threshold"] == bundles.THRESHOLD
     assert message["features"] == model.values(decision)
-    assert message["reasons"] == [msgspec.to_builtins(reason) for reason in model.reasons(decision)]
-    assert message["reasons"][0] == {"feature": "amount", "value": 300.0, "contribution": pytest.approx(12.5, abs=0.01)}
+    assert message["reasons"] == msgspec.to_builtins(only(model.reasons([decision])))
+    assert message["reasons"][0] == {
+        "feature": "amount",
+        "value": 300.0,
+        "contribution": pytest.approx(12.5, abs=1e-5),
+        "text": "amount 300.00",
+    }
+    assert list(message["reasons"][0]) == ["feature", "value", "contribution", "text"]
     assert total("vigie_alerts_total") == before + 1
 
 
 def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
-    monkeypatch.setattr(model, "reasons", lambda _decision: [Reason("hour", None, 0.5)])
-    _, (_, _, _, value) = Messages(model, scored_features=False).scored(decision)
+    monkeypatch.setattr(model, "reasons", lambda _decisions: [[Reason("hour", None, 0.5, "no hour")]])
+    _, (_, _, _, value) = only(Messages(model, scored_features=False).scored([decision]))
     assert value is not None
-    assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5}]
+    assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5, "text": "no hour"}]
 
 
 @given(
@@ -114,11 +127,25 @@ def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.Monke
 def test_what_was_sent_can_be_read_back(model: Model, account: str, amount: int, timestamp: int) -> None:
     transaction = Transaction(account[::-1], account, account.swapcase(), amount, timestamp)
     messages = Messages(model, scored_features=False)
-    _, (_, value, _, _) = messages.scored(Decision(transaction, 0.25, 0.75, alert=False, row=b""))
+    _, (_, value, _, _) = only(messages.scored([Decision(transaction, 0.25, 0.75, alert=False, row=b"")]))
     assert value is not None
     if len(transaction.merchant_id) <= 64:  # swapping the case may make a text longer
         assert parse_transaction(value, NOW) == transaction
     assert json.loads(value)["amount"] == amount / 100
+
+
+def test_alerts_among_others_keep_their_own_reasons(model: Model) -> None:
+    amounts = [30_000, 100, 50_000, 200, 300, 40_000]
+    decisions = [decide(model, Transaction(f"t{amount}", "a", "m", amount, NOW)) for amount in amounts]
+    alerts = {}
+    for decision, (_, outgoing) in zip(
+        decisions, Messages(model, scored_features=False).scored(decisions), strict=True
+    ):
+        assert json.loads(outgoing.value or b"")["transaction_id"] == decision.transaction.transaction_id
+        assert (outgoing.alert is None) == (not decision.alert)
+        if outgoing.alert is not None:
+            alerts[decision.transaction.amount] = json.loads(outgoing.alert)["reasons"][0]["value"]
+    assert alerts == {30_000: 300.0, 50_000: 500.0, 40_000: 400.0}
 
 
 @pytest.mark.parametrize(

@@ -256,10 +256,11 @@ def test_alerts_are_the_scored_over_the_threshold_and_say_why(outcome: Outcome) 
         assert record.headers == {}
         # The score is a logistic curve of the amount, so its log odds are a line, and nothing else has a part in it.
         (reason,) = message["reasons"]
-        assert reason.keys() == {"feature", "value", "contribution"}
+        assert reason.keys() == {"feature", "value", "contribution", "text"}
         assert reason["feature"] == "amount"
         assert np.float32(reason["value"]) == np.float32(message["amount"])
-        assert reason["contribution"] == pytest.approx((message["amount"] - 50.0) / bundles.SCALE, abs=0.01)
+        assert reason["contribution"] == pytest.approx((message["amount"] - 50.0) / bundles.SCALE, abs=1e-5)
+        assert reason["text"] == f"amount {message['amount']:,.2f}"
 
 
 def test_rejected_holds_the_original_and_tells_what_is_wrong_with_it(outcome: Outcome) -> None:

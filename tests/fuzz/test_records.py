@@ -100,7 +100,7 @@ def passes(decision: Decision, messages: Messages) -> None:
     """The messages of a decision say what they should, and are known again by it."""
     transaction = decision.transaction
     assert 0 <= decision.score <= 1
-    key, outgoing = messages.scored(decision._replace(alert=True))
+    ((key, outgoing),) = messages.scored([decision._replace(alert=True)])
     for value, form in ((outgoing.value, ScoredMessage), (outgoing.alert, AlertMessage)):
         message = msgspec.json.decode(value or b"", type=form)
         ids = message.transaction_id, message.account_id, message.merchant_id

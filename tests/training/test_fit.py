@@ -6,7 +6,7 @@ import pytest
 from features.errors import InvalidHistory
 from tests.training.fitted import COLUMNS, fitted, rows
 from training import fit as fit_module
-from training.fit import CANDIDATES, FOREST, LOGISTIC, ROUNDS, XGBOOST, baseline, fit, require_frauds
+from training.fit import CANDIDATES, FOREST, LOGISTIC, ROUNDS, XGBOOST, fit, require_frauds
 
 
 @pytest.mark.parametrize("candidate", [XGBOOST, LOGISTIC])
@@ -74,8 +74,3 @@ def test_too_few_frauds_are_refused_with_a_remedy() -> None:
         fit(features, y)
     with pytest.raises(InvalidHistory, match=r"the validation days have 491 frauds .* 9 honest .*--train-days"):
         require_frauds(~y, "validation")
-
-
-def test_the_baseline_is_the_median_of_the_honest() -> None:
-    features = np.array([[1, np.nan, np.nan], [3, np.nan, 5], [100, 7, np.nan]], dtype=np.float32)
-    assert baseline(features, np.array([False, False, True])) == [2.0, None, 5.0]

@@ -65,9 +65,6 @@ def test_the_command_makes_a_bundle_that_loads(
     assert found.frauds < found.rows < 23_000
     assert set(found.libraries) >= {"xgboost-cpu", "onnxruntime", "polars"}
     assert found.opset == onnx.load_from_string(bundle.model).opset_import[0].version
-    assert len(found.baseline) == len(found.features)
-    assert found.baseline[0] is not None
-    assert found.baseline[found.features.index("account_device_new_30d")] is None
 
     metrics = json.loads((bundle.path / "metrics.json").read_text())
     assert metrics["champion"] == found.champion
