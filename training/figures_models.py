@@ -36,6 +36,8 @@ LOW_SCORE: Final = 0.05
 SCORE_BINS: Final = 25
 CLOSE_UP: Final = 0.02  # of the honest rows: where a threshold can sensibly lie
 
+ELSEWHERE: Final = {"brier_score", "cost", "cost_without_alerts", "saved"}  # the table has to fit a page
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -46,8 +48,9 @@ def model_parts(evaluation: Evaluation) -> list[Part]:
 
 
 def metrics(evaluation: Evaluation) -> Table:
-    """The metrics of every candidate as the evaluation holds them; the champion stands out."""
-    names = list(dict.fromkeys(metric for values in evaluation.metrics.values() for metric in values))
+    """The metrics of every candidate, those that other parts of the page show left out; the champion stands out."""
+    found = dict.fromkeys(metric for values in evaluation.metrics.values() for metric in values)
+    names = [name for name in found if name not in ELSEWHERE]
     rows = tuple(
         (spoken(candidate), *(decimal(evaluation.metrics[candidate].get(name, math.nan)) for name in names))
         for candidate in evaluation.candidates

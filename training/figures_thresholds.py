@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from training.evaluate import Evaluation, days_of
 from training.figures import BLUE, FRAUD, GREY, HONEST, ORANGE, Chart, Part, counted, percent, style, whole
+from training.figures_calibration import HIGHEST, PROBABILITIES, log_odds
 from training.thresholds import LeastCost, Levels, Scored, levels
 
 CURVE_POINTS: Final = 500
@@ -32,9 +33,9 @@ def alerts_by_day(evaluation: Evaluation) -> Chart:
     number = int(np.ceil(scored.days))
     starts = [held_out.start.replace(tzinfo=None) + timedelta(days=n) for n in range(number)]
     figure = go.Figure()
-    for name, color, kind in (("right", FRAUD, evaluation.y), ("false", HONEST, ~evaluation.y)):
+    for name, color, kind in (("frauds", FRAUD, evaluation.y), ("false alarms", HONEST, ~evaluation.y)):
         counts = np.bincount(day[alert & kind], minlength=number)
-        figure.add_bar(x=starts, y=counts, name=name, marker_color=color, hovertemplate="%{y} alerts")
+        figure.add_bar(x=starts, y=counts, name=name, marker_color=color, hovertemplate="%{y}")
     expected, meaning = _expected(evaluation, day, number)
     line = {"color": GREY, "dash": "dash", "width": 2}
     figure.add_scatter(x=starts, y=expected, mode="lines+markers", name=meaning, line=line, hovertemplate="%{y:.1f}")
@@ -43,14 +44,11 @@ def alerts_by_day(evaluation: Evaluation) -> Chart:
     figure.update_xaxes(title_text="day (UTC)", dtick=86_400_000 * max(1, number // 14))
     figure.update_yaxes(title_text="alerts", rangemode="tozero")
     alerts = np.bincount(day[alert], minlength=number)
-    validation = evaluation.validation
-    before = int((validation.scores >= evaluation.threshold).sum())
     reading = (
         f"On the {counted(number, 'held-out day')} there are {counted(int(alerts.sum()), 'alert')}, "
         f"{alerts.sum() / scored.days:,.1f} a day (from {whole(alerts.min())} to {whole(alerts.max())}); "
-        f"{meaning}: {expected.sum() / scored.days:,.1f}. On the validation days, where the threshold was chosen, "
-        f"there were {before / validation.days:,.1f} a day. A budget holds on "
-        "average; frauds come in waves, and so do alerts."
+        f"{meaning}: {expected.sum() / scored.days:,.1f} a day. A budget holds on average; frauds come in waves, and "
+        "so do alerts."
     )
     return Chart("alerts_by_day", "Alerts on each day", reading, figure)
 
@@ -82,23 +80,29 @@ def cost_curve(evaluation: Evaluation, rule: LeastCost) -> Chart:
         kept = _thinned(of)
         cost = rule.costs(of) / rows.days
         line = {"color": color, "dash": dash, "width": 2, "shape": "hv"}
-        hover = "%{y:,.2f} a day from a score of %{x:.4g} on"
-        figure.add_scatter(x=of.threshold[kept], y=cost[kept], mode="lines", name=name, line=line, hovertemplate=hover)
+        hover = "%{y:,.2f} a day from a score of %{customdata:.4g} on"
+        figure.add_scatter(
+            x=log_odds(of.threshold[kept]),
+            y=cost[kept],
+            customdata=of.threshold[kept],
+            mode="lines",
+            name=name,
+            line=line,
+            hovertemplate=hover,
+        )
         figure.add_hline(cost[0], line={"color": color, "dash": dash, "width": 1}, opacity=0.6)
         highest = max(highest, float(cost[0]))
         near = of.threshold[(cost <= 1.5 * cost[0]) & (of.threshold > 0)]
         lowest = min(lowest, float(near.min()) if near.size else 1.0)
     found = rule.metrics(evaluation.scored, evaluation.threshold)
     days = evaluation.scored.days
-    figure.add_vline(evaluation.threshold, line={"color": GREY, "dash": "dash", "width": 1.5})
+    at = float(log_odds(np.array([evaluation.threshold]))[0])
+    figure.add_vline(at, line={"color": GREY, "dash": "dash", "width": 1.5})
     marker = {"symbol": "circle-open", "size": 12, "color": GREY, "line": {"width": 2.5}}
-    figure.add_scatter(
-        x=[evaluation.threshold], y=[found["cost"] / days], mode="markers", marker=marker, name="the threshold"
-    )
+    figure.add_scatter(x=[at], y=[found["cost"] / days], mode="markers", marker=marker, name="the threshold")
     style(figure, 400)
-    figure.update_xaxes(
-        title_text="threshold (logarithmic)", type="log", range=[np.log10(lowest) - 0.05, 0.05], dtick=1
-    )
+    ends = log_odds(np.array([lowest, HIGHEST])) + np.array([-0.2, 0.4])
+    figure.update_xaxes(title_text="threshold (log odds)", range=ends, **PROBABILITIES)
     figure.update_yaxes(title_text="cost a day", range=[0, 1.5 * highest or 1.0])
     chosen, best = (
         rule.metrics(evaluation.validation, evaluation.threshold),

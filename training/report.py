@@ -38,7 +38,9 @@ def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame
     ``features.batch.compute(history)``. Raises ``InvalidHistory`` where they are empty or do not belong together.
     """
     champion = spoken(evaluation.champion)
-    lead = f"Champion: {champion}. Alert from a score of {evaluation.threshold:.4g} on (budget: {evaluation.budget})."
+    lead = (
+        f"Champion: {champion}. Alert from a score of {evaluation.threshold:.4g} on (chosen for: {evaluation.budget})."
+    )
     sections: Sections = [
         ("The split", [_split(evaluation, history)]),
         ("The data", _about_data(history, features)),
