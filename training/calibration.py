@@ -1,20 +1,19 @@
-"""From a model's margin to a probability, and from an alert budget to a threshold.
-
-Both are chosen on validation days, never on the test.
-"""
+"""From a model's margin to a probability, chosen on validation days, and how good a probability that is on others."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import InvalidSetting
-
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
+
+BINS: Final = 10
+FEWEST_EXPECTED: Final = 5  # frauds in a bin
 
 
 @dataclass(frozen=True)
@@ -27,32 +26,6 @@ class Calibration:
     def scores(self, margin: Floats) -> Floats:
         """Probabilities float64 [n] of margins [n]."""
         return _logistic(self.slope * margin + self.intercept)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How many alerts there may be: so many a day, or a share of the transactions. Exactly one is given."""
-
-    alerts_per_day: float | None = None
-    alert_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.alerts_per_day is None) == (self.alert_rate is None):
-            raise InvalidSetting("give either --alerts-per-day or --alert-rate")
-        if self.alerts_per_day is not None and not 0 < self.alerts_per_day < math.inf:
-            raise InvalidSetting(f"--alerts-per-day {self.alerts_per_day} must be above 0")
-        if self.alert_rate is not None and not 0 < self.alert_rate < 1:
-            raise InvalidSetting(f"--alert-rate {self.alert_rate} must lie between 0 and 1, such as 0.005 for 0.5 %")
-
-    def __str__(self) -> str:
-        if self.alerts_per_day is not None:
-            return f"{self.alerts_per_day:g} alerts a day"
-        return f"alerts on {100 * (self.alert_rate or 0):g} % of the transactions"
-
-    def alerts(self, rows: int, days: float) -> int:
-        """The number of alerts allowed on so many rows in so many days, at least 1."""
-        allowed = self.alerts_per_day * days if self.alerts_per_day is not None else (self.alert_rate or 0) * rows
-        return max(1, int(allowed))
 
 
 def calibrate(margin: Floats, y: Labels) -> Calibration:
@@ -93,16 +66,41 @@ def calibrate(margin: Floats, y: Labels) -> Calibration:
     return Calibration(slope / scale, intercept - slope * center / scale)
 
 
-def choose_threshold(scores: Floats, alerts: int) -> float:
-    """The threshold that gives at most ``alerts`` scores at or above it; a tie at the very top is let through whole.
+def calibration_bins(scores: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """The bin of each score [n], from the lowest, int64 [n]: bins that expect equally many frauds, ties undivided.
 
-    It lies midway between two scores, so that rounding a score to float32 does not carry it over.
+    Bins of equal width would hold nearly all rows in the first one, and bins of equally many rows would nearly all hold
+    scores around nothing. Where the scores expect few frauds there are fewer bins, of ``FEWEST_EXPECTED`` each.
     """
-    values, counts = np.unique(scores, return_counts=True)
-    values, above = values[::-1], np.cumsum(counts[::-1])
-    last = max(int(np.searchsorted(above, alerts, side="right")) - 1, 0)
-    following = values[last + 1] if last + 1 < len(values) else 0.0
-    return float((values[last] + following) / 2)
+    total = float(scores.sum())
+    bins = min(bins, max(1, int(total / FEWEST_EXPECTED)))
+    values, position, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    expected = values * counts
+    below = np.cumsum(expected) - expected
+    return np.minimum(bins * (below / (total or 1.0)), bins - 1).astype(np.int64)[position]
+
+
+def expected_calibration_error(scores: Floats, y: Labels) -> float:
+    """How far scores [n] lie from the share of frauds y [n], the mean over the rows, by ``calibration_bins``.
+
+    Source: Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning" (2015), but for
+    the bins. On the Handbook's weeks in August these tell a slope 1.3 times too steep or a shift of 0.2 in the log odds
+    from chance more clearly than bins of equal width or of equally many rows do. NaN without rows.
+    """
+    if not len(scores):
+        return float("nan")
+    return float(np.abs(np.bincount(calibration_bins(scores), scores - y)).sum() / len(scores))
+
+
+def chance_error(scores: Floats) -> float:
+    """The ``expected_calibration_error`` that scores [n] would show by chance if they were exactly right.
+
+    The number of frauds of a bin is then nearly normal around what is expected. NaN without rows.
+    """
+    if not len(scores):
+        return float("nan")
+    variances = np.bincount(calibration_bins(scores), scores * (1 - scores))
+    return float(np.sqrt(2 / np.pi * variances).sum() / len(scores))
 
 
 def _logistic(x: Floats) -> Floats:

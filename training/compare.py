@@ -5,6 +5,7 @@ See ``training.split`` for which days are what. Nothing here lets a label be use
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from training.calibration import Budget, Calibration, calibrate, choose_threshold
+from training.calibration import Calibration, calibrate
 from training.evaluate import Evaluation, judge, known_compromised
 from training.fit import CANDIDATES, Labels, Matrix, Models, require_frauds
 from training.split import DAY, Period, Split, known_frauds
+from training.thresholds import Rule, Scored
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,31 @@ class Rows:
     amount: npt.NDArray[np.int64]
     fraud_scenario: npt.NDArray[Any]
 
-    def judge(self, scores: npt.NDArray[np.float64], threshold: float) -> dict[str, float]:
-        """The metrics of scores [n]; see ``training.evaluate.judge``."""
-        return judge(
+    def scored(self, scores: npt.NDArray[np.float64]) -> Scored:
+        """The rows with their calibrated scores [n]."""
+        return Scored(scores, self.y, self.amount, (self.period.end - self.period.start) / DAY)
+
+    def judge(self, scores: npt.NDArray[np.float64], threshold: float, rule: Rule) -> dict[str, float]:
+        """The metrics of scores [n]; see ``training.evaluate.judge`` and the rule's own."""
+        general = judge(
             scores, self.y, account=self.account, timestamp=self.timestamp, threshold=threshold, period=self.period
         )
+        return general | rule.metrics(self.scored(scores), threshold)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the rehearsal decided. ``thresholds`` and ``calibrations`` are by candidate, as are the ``metrics``."""
+    """What the rehearsal decided. ``thresholds`` and ``calibrations`` are by candidate, as are the ``metrics``.
+
+    ``validation`` are the rows that the champion's threshold was chosen on.
+    """
 
     champion: str
     calibrations: dict[str, Calibration]
     thresholds: dict[str, float]
     metrics: dict[str, dict[str, float]]
+    rule: Rule
+    validation: Scored
 
 
 def training_rows(history: pl.DataFrame, features: pl.DataFrame, split: Split, period: Period) -> tuple[Matrix, Labels]:
@@ -81,29 +95,30 @@ def judged_rows(
     )
 
 
-def choose(models: Models, rows: Rows, budget: Budget) -> Choice:
+def choose(models: Models, rows: Rows, rule: Rule) -> Choice:
     """Champion (the highest average precision), calibrations and thresholds, from the rehearsal's models.
 
-    ``rows`` are of the validation days. Raises ``InvalidHistory`` where they have too few frauds.
+    ``rows`` are of the validation days. Raises ``InvalidHistory`` where they have too few frauds; warns where the
+    champion would raise no alert on them.
     """
     require_frauds(rows.y, "validation")
     calibrations: dict[str, Calibration] = {}
     thresholds: dict[str, float] = {}
     metrics: dict[str, dict[str, float]] = {}
-    alerts = budget.alerts(len(rows.y), (rows.period.end - rows.period.start) / DAY)
+    scored: dict[str, Scored] = {}
     for candidate in CANDIDATES:
         margin = models.margin(candidate, rows.features)
         calibrations[candidate] = calibrate(margin, rows.y)
-        scores = calibrations[candidate].scores(margin)
-        thresholds[candidate] = choose_threshold(scores, alerts)
-        metrics[candidate] = rows.judge(scores, thresholds[candidate])
+        scored[candidate] = rows.scored(calibrations[candidate].scores(margin))
+        thresholds[candidate] = rule.threshold(scored[candidate])
+        metrics[candidate] = rows.judge(scored[candidate].scores, thresholds[candidate], rule)
     champion = max(CANDIDATES, key=lambda candidate: metrics[candidate]["average_precision"])
-    return Choice(champion, calibrations, thresholds, metrics)
+    if not metrics[champion]["alerts_per_day"]:
+        log.warning("for %s the validation days get no alert at all: %s", rule, rule.silence)
+    return Choice(champion, calibrations, thresholds, metrics, rule, scored[champion])
 
 
-def evaluate(
-    models: Models, choice: Choice, rows: Rows, *, names: tuple[str, ...], budget: Budget, split: Split
-) -> Evaluation:
+def evaluate(models: Models, choice: Choice, rows: Rows, *, names: tuple[str, ...], split: Split) -> Evaluation:
     """How fitted models do on held-out rows, with the calibrations and thresholds of the rehearsal."""
     scores = {
         candidate: choice.calibrations[candidate].scores(models.margin(candidate, rows.features))
@@ -113,7 +128,8 @@ def evaluate(
         candidates=scores,
         champion=choice.champion,
         threshold=choice.thresholds[choice.champion],
-        budget=str(budget),
+        rule=choice.rule,
+        validation=choice.validation,
         y=rows.y,
         amount=rows.amount,
         timestamp=rows.timestamp,
@@ -122,7 +138,10 @@ def evaluate(
         features=rows.features,
         feature_names=names,
         importances=dict(zip(names, models.importances(choice.champion).tolist(), strict=True)),
-        metrics={candidate: rows.judge(scores[candidate], choice.thresholds[candidate]) for candidate in CANDIDATES},
+        metrics={
+            candidate: rows.judge(scores[candidate], choice.thresholds[candidate], choice.rule)
+            for candidate in CANDIDATES
+        },
         split=split,
     )
 

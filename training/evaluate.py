@@ -16,7 +16,9 @@ import polars as pl
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from features.transaction import microseconds
+from training.calibration import expected_calibration_error
 from training.split import DAY, Period, Split
+from training.thresholds import Rule, Scored
 
 Scores = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
@@ -34,14 +36,16 @@ class Evaluation:
     All arrays have one entry a held-out row, in time order. ``candidates`` maps a model's name to its calibrated
     scores (float64 [n], 0 to 1); ``metrics`` maps the same names to metric name -> value. ``threshold`` belongs to the
     champion: an alert is ``score >= threshold``. ``amount`` is in minor units, ``timestamp`` in microseconds since 1970
-    (UTC). ``fraud_scenario`` holds the name of the kind of fraud, or None where it is unknown or the row is honest.
+    (UTC). ``validation`` are the rows on which the ``rule`` gave that threshold, with the rehearsed champion's scores.
+    ``fraud_scenario`` holds the name of the kind of fraud, or None where it is unknown or the row is honest.
     ``importances`` maps each feature to the share of the champion that it carries.
     """
 
     candidates: dict[str, Scores]
     champion: str
     threshold: float
-    budget: str
+    rule: Rule
+    validation: Scored
     y: Labels
     amount: npt.NDArray[np.int64]
     timestamp: Instants
@@ -53,6 +57,17 @@ class Evaluation:
     metrics: dict[str, dict[str, float]]
     split: Split
 
+    @property
+    def budget(self) -> str:
+        """What the threshold was chosen for, in words."""
+        return str(self.rule)
+
+    @property
+    def scored(self) -> Scored:
+        """The held-out rows with the champion's scores."""
+        held_out = self.split.held_out
+        return Scored(self.candidates[self.champion], self.y, self.amount, (held_out.end - held_out.start) / DAY)
+
 
 def judge(
     scores: Scores, y: Labels, *, account: npt.NDArray[Any], timestamp: Instants, threshold: float, period: Period
@@ -60,7 +75,8 @@ def judge(
     """The metrics of one candidate; NaN where the rows lack a class or, for precision, where there is no alert.
 
     ``auc_roc`` and ``average_precision`` by transaction, ``card_precision_100`` by account and day, and what alerts at
-    ``threshold`` would be: ``recall_at_budget``, ``precision_at_budget``, ``alerts_per_day``.
+    ``threshold`` would be: ``recall_at_budget``, ``precision_at_budget``, ``alerts_per_day``. How good scores are as
+    probabilities: ``expected_calibration_error``, and ``brier_score`` (Brier 1950), their mean squared distance.
     """
     both = bool(y.any() and not y.all())
     alerts = scores >= threshold
@@ -73,6 +89,8 @@ def judge(
         "precision_at_budget": hits / int(alerts.sum()) if alerts.any() else float("nan"),
         "alerts_per_day": float(alerts.sum()) / ((period.end - period.start) / DAY),
         "threshold": threshold,
+        "expected_calibration_error": expected_calibration_error(scores, y),
+        "brier_score": float(np.mean((scores - y) ** 2)) if len(y) else float("nan"),
     }
 
 

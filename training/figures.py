@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-MINOR_UNITS: Final = 100  # in one major unit
+from training.thresholds import MINOR_UNITS
 
 # What plotly.js is told wherever a figure is shown. By default it has a button that sends the figure's data to plotly's
 # own cloud; a bank's figures stay where they are.

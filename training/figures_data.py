@@ -20,7 +20,6 @@ from training.figures import (
     FRAUD,
     GREY,
     HONEST,
-    MINOR_UNITS,
     Chart,
     Note,
     Part,
@@ -35,6 +34,7 @@ from training.figures import (
     style,
     whole,
 )
+from training.thresholds import MINOR_UNITS
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 AMOUNT_BINS: Final = 50

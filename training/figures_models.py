@@ -1,4 +1,4 @@
-"""How good the candidates are on held-out rows, whatever the threshold: metrics, curves and calibration."""
+"""How good the candidates are on held-out rows, whatever the threshold: metrics and curves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from training.evaluate import CARDS, Evaluation
@@ -21,7 +20,6 @@ from training.figures import (
     candidate_line,
     class_outlines,
     class_shares,
-    color_of,
     counted,
     decimal,
     label,
@@ -30,15 +28,15 @@ from training.figures import (
     style,
     threshold_marker,
     whole,
-    wilson,
 )
+from training.figures_calibration import calibration
 
 CURVE_POINTS: Final = 600
-CALIBRATION_BINS: Final = 10
-LOWEST_SCORE: Final = 1e-4
 LOW_SCORE: Final = 0.05
 SCORE_BINS: Final = 25
 CLOSE_UP: Final = 0.02  # of the honest rows: where a threshold can sensibly lie
+
+ELSEWHERE: Final = {"brier_score", "cost", "cost_without_alerts", "saved"}  # the table has to fit a page
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,8 +48,9 @@ def model_parts(evaluation: Evaluation) -> list[Part]:
 
 
 def metrics(evaluation: Evaluation) -> Table:
-    """The metrics of every candidate as the evaluation holds them; the champion stands out."""
-    names = list(dict.fromkeys(metric for values in evaluation.metrics.values() for metric in values))
+    """The metrics of every candidate, those that other parts of the page show left out; the champion stands out."""
+    found = dict.fromkeys(metric for values in evaluation.metrics.values() for metric in values)
+    names = [name for name in found if name not in ELSEWHERE]
     rows = tuple(
         (spoken(candidate), *(decimal(evaluation.metrics[candidate].get(name, math.nan)) for name in names))
         for candidate in evaluation.candidates
@@ -131,45 +130,6 @@ def precision_recall(evaluation: Evaluation) -> Chart:
     return Chart("precision_recall", "Precision and recall", reading, figure)
 
 
-def calibration(evaluation: Evaluation) -> Chart:
-    """Reliability of the scores as probabilities: ten equal bins for all, logarithmic bins for the champion."""
-    figure = make_subplots(
-        rows=1,
-        cols=2,
-        subplot_titles=("all candidates", f"{label(spoken(evaluation.champion))}, logarithmic"),
-        horizontal_spacing=0.12,
-    )
-    errors = {}
-    for position, (name, score) in enumerate(evaluation.candidates.items()):
-        observed, predicted = calibration_curve(evaluation.y, score, n_bins=CALIBRATION_BINS)
-        counts = _bin_counts(score)
-        errors[name] = float(np.abs(observed - predicted) @ counts / counts.sum())
-        line = candidate_line(position, f"{spoken(name)}, error {errors[name]:.4f}", predicted, observed)
-        line.update(mode="lines+markers", customdata=[counted(c, "row") for c in counts])
-        figure.add_trace(line.update(hovertemplate="score %{x:.3f}: %{y:.3f} are frauds (%{customdata})"), row=1, col=1)
-    bins = _geometric_bins(evaluation)
-    figure.add_trace(bins.update(marker_color=color_of(list(errors).index(evaluation.champion))), row=1, col=2)
-    for col, low in ((1, 0.0), (2, LOWEST_SCORE)):
-        ideal = {"x": [low, 1], "y": [low, 1], "mode": "lines", "line": {"color": GREY, "dash": "dot", "width": 1}}
-        figure.add_scatter(**ideal, showlegend=False, hoverinfo="skip", row=1, col=col)
-    style(figure, 440)
-    figure.update_annotations(font_size=12)
-    figure.update_layout(legend_y=1.09, margin_t=70)
-    figure.update_xaxes(title_text="score (mean of the bin)")
-    figure.update_xaxes(range=[-0.01, 1.02], row=1, col=1)
-    figure.update_yaxes(title_text="frauds in the bin (share)", range=[-0.02, 1.03], row=1, col=1)
-    ends = [np.log10(LOWEST_SCORE) - 0.2, 0.1]
-    figure.update_xaxes(type="log", range=ends, dtick=1, row=1, col=2)
-    figure.update_yaxes(type="log", range=ends, dtick=1, row=1, col=2)
-    reading = (
-        "A score is a probability when the points lie on the dotted line: of the transactions scored 0.8, four in five "
-        "are frauds. The expected calibration error (the distance from the line, averaged over all rows) is "
-        f"{errors[evaluation.champion]:.4f} for {spoken(evaluation.champion)}. To the right the same for low scores, "
-        "where nearly all rows are, with 95 % intervals; bins without a fraud have no point."
-    )
-    return Chart("calibration", "Calibration", reading, figure)
-
-
 def score_spread(evaluation: Evaluation) -> Chart:
     """How the champion's scores are spread in each class, in percent on a logarithmic scale."""
     score = evaluation.candidates[evaluation.champion]
@@ -196,34 +156,3 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     wanted = np.linspace(0, along[-1], CURVE_POINTS)
     kept = np.unique(np.concatenate([[0], np.searchsorted(along, wanted).clip(max=x.size - 1), [x.size - 1]]))
     return x[kept], y[kept]
-
-
-def _bin_counts(score: Floats) -> npt.NDArray[np.int64]:
-    """Rows in each bin that ``calibration_curve`` does not leave out as empty, by the same edges."""
-    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
-    counts = np.bincount(np.searchsorted(edges[1:-1], score), minlength=CALIBRATION_BINS)
-    return counts[counts > 0]
-
-
-def _geometric_bins(evaluation: Evaluation) -> go.Scatter:
-    """The champion's observed share of frauds in bins that are equal on a logarithmic scale, with Wilson intervals."""
-    score = evaluation.candidates[evaluation.champion].clip(LOWEST_SCORE, 1.0)
-    edges = np.geomspace(LOWEST_SCORE, 1.0, 13)
-    bins = np.searchsorted(edges[1:-1], score)
-    points = []
-    for number in np.unique(bins):
-        rows = bins == number
-        n, frauds = int(rows.sum()), int(evaluation.y[rows].sum())
-        if frauds:
-            low, high = wilson(frauds, n)
-            points.append((float(score[rows].mean()), frauds / n, high - frauds / n, frauds / n - low, n, frauds))
-    x, y, above, below, n_rows, n_frauds = zip(*points, strict=True)
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        error_y={"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.2, "width": 3},
-        customdata=[f"{whole(f)} of {counted(n, 'row')}" for f, n in zip(n_frauds, n_rows, strict=True)],
-        hovertemplate="score %{x:.4f}: %{y:.4f} are frauds (%{customdata})<extra></extra>",
-        showlegend=False,
-    )

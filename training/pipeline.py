@@ -16,15 +16,15 @@ import polars as pl
 from features.bundle import Manifest
 from features.definitions import LABEL_DELAY, Feature, feature_set, fingerprint, reach
 from features.transaction import microseconds, rfc3339
-from training.calibration import Budget
 from training.compare import Choice, Rows, choose, evaluate, judged_rows, training_rows
 from training.evaluate import Evaluation
 from training.export import OPSET, build, verify
 from training.fit import FOREST_PARAMETERS, HONEST_ROWS, ROUNDS, XGBOOST_PARAMETERS, fit
 from training.progress import Stages
 from training.split import Period, Split, known_frauds, plan
+from training.thresholds import AlertRate, Rule
 
-DEFAULT_BUDGET: Final = Budget(alert_rate=0.005)
+DEFAULT_RULE: Final = AlertRate(0.005)
 LIBRARIES: Final = ("numpy", "onnx", "onnxmltools", "onnxruntime", "polars", "scikit-learn", "xgboost-cpu")
 
 
@@ -38,7 +38,7 @@ class Options:
     train_days: int | None = None
     validation_days: int = 7
     test_days: int = 7
-    budget: Budget = DEFAULT_BUDGET
+    rule: Rule = DEFAULT_RULE
     keep_compromised: bool = False
     seed: int = 0
 
@@ -79,14 +79,14 @@ def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stage
         rehearsed = fit(x, y, options.seed, advance)
     with stages.stage("Choosing champion and threshold"):
         validation = judged(split.validation)
-        choice = choose(rehearsed, validation, options.budget)
+        choice = choose(rehearsed, validation, options.rule)
     with stages.stage("Fitting the models", ROUNDS) as advance:
         x, y = training_rows(history, features, split, split.train)
         models = fit(x, y, options.seed, advance)
     with stages.stage("Evaluating on held-out days"):
         held_out = judged(split.test) if split.test else validation
         judged_models = models if split.test else rehearsed
-        evaluation = evaluate(judged_models, choice, held_out, names=names, budget=options.budget, split=split)
+        evaluation = evaluate(judged_models, choice, held_out, names=names, split=split)
     with stages.stage("Exporting, and comparing the graph with the libraries"):
         calibration = choice.calibrations[choice.champion]
         graph = build(models, choice.champion, calibration)
@@ -141,7 +141,7 @@ def parameters(trained: Trained, history: pl.DataFrame, options: Options) -> dic
     return {
         "champion": trained.evaluation.champion,
         "threshold": trained.evaluation.threshold,
-        "alert_budget": options.budget,
+        "alert_budget": options.rule,
         "transactions": history.height,
         "honest_rows_at_most": HONEST_ROWS,
         "label_delay": options.label_delay,

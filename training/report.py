@@ -23,6 +23,7 @@ from training.figures_alerts import alert_parts, importances, weak_parts
 from training.figures_data import data_parts, span
 from training.figures_features import feature_parts
 from training.figures_models import metrics, model_parts
+from training.figures_thresholds import threshold_parts
 
 Sections = list[tuple[str, list[Part]]]
 TITLE: Final = 40  # pixels that a figure grows by when its title is put into it
@@ -37,7 +38,9 @@ def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame
     ``features.batch.compute(history)``. Raises ``InvalidHistory`` where they are empty or do not belong together.
     """
     champion = spoken(evaluation.champion)
-    lead = f"Champion: {champion}. Alert from a score of {evaluation.threshold:.4g} on (budget: {evaluation.budget})."
+    lead = (
+        f"Champion: {champion}. Alert from a score of {evaluation.threshold:.4g} on (chosen for: {evaluation.budget})."
+    )
     sections: Sections = [
         ("The split", [_split(evaluation, history)]),
         ("The data", _about_data(history, features)),
@@ -98,9 +101,11 @@ def _about_models(evaluation: Evaluation) -> Sections:
             f"There are no {kind} among the {whole(evaluation.y.size)} held-out transactions, so no curve and no "
             "recall can be given. Train on a history, or up to a date, whose last days have both."
         )
-        return [("The models", [metrics(evaluation), Note("one_class", "No comparison", reading)]), used]
+        note = Note("one_class", "No comparison", reading)
+        kept = threshold_parts(evaluation) if evaluation.y.size else []
+        return [("The models", [metrics(evaluation), note, *kept]), used]
     return [
-        ("The models", [*model_parts(evaluation), *alert_parts(evaluation)]),
+        ("The models", [*model_parts(evaluation), *threshold_parts(evaluation), *alert_parts(evaluation)]),
         used,
         ("Where it is weak", weak_parts(evaluation)),
     ]

@@ -27,14 +27,14 @@ from features.bundle import METRICS, MODEL, REPORT, publish
 from features.definitions import LABEL_DELAY, feature_set
 from features.errors import InvalidSetting, VigieError
 from features.history import column_map, load
-from training.calibration import Budget
 from training.evaluate import CARDS
-from training.pipeline import DEFAULT_BUDGET, Options, Trained, manifest, metrics_file, parameters, train
+from training.pipeline import DEFAULT_RULE, Options, Trained, manifest, metrics_file, parameters, train
 from training.progress import Stages
 from training.report import figures, render
 from training.simulate import STAGES as SIMULATION_STAGES
 from training.simulate import Simulation, simulate, write
 from training.split import DAY
+from training.thresholds import AlertRate, AlertsPerDay, LeastCost, Rule
 from training.tracking import track, uri
 
 MODELS: Final = Path("artifacts/models")
@@ -100,7 +100,6 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise InvalidSetting(f"--label-delay {arguments.label_delay} must be more than 0 and at most 365 days")
     if not 0 <= arguments.seed < 2**32:
         raise InvalidSetting(f"--seed {arguments.seed} must be a whole number from 0 to {2**32 - 1}")
-    asked = arguments.alerts_per_day, arguments.alert_rate
     return Options(
         label_delay=timedelta(seconds=max(1, round(arguments.label_delay * DAY.total_seconds()))),
         as_of=arguments.as_of,
@@ -108,10 +107,19 @@ def _options(arguments: argparse.Namespace) -> Options:
         train_days=arguments.train_days,
         validation_days=arguments.validation_days,
         test_days=arguments.test_days,
-        budget=DEFAULT_BUDGET if asked == (None, None) else Budget(*asked),
+        rule=_rule(arguments),
         keep_compromised=arguments.keep_compromised,
         seed=arguments.seed,
     )
+
+
+def _rule(arguments: argparse.Namespace) -> Rule:
+    """What the threshold is to be chosen for; the command takes at most one of the three."""
+    if arguments.alerts_per_day is not None:
+        return AlertsPerDay(arguments.alerts_per_day)
+    if arguments.alert_rate is not None:
+        return AlertRate(arguments.alert_rate)
+    return DEFAULT_RULE if arguments.review_cost is None else LeastCost(arguments.review_cost)
 
 
 def _print(trained: Trained, bundle: Path, console: Console) -> None:
@@ -131,6 +139,12 @@ def _print(trained: Trained, bundle: Path, console: Console) -> None:
     console.print(table)
     console.print(f"Champion    {evaluation.champion}: alert from a score of {evaluation.threshold:.4f} on")
     console.print(f"Budget      {evaluation.budget}: recall and precision are at each candidate's threshold for it")
+    if isinstance(evaluation.rule, LeastCost):
+        costs = evaluation.metrics[evaluation.champion]
+        cost, without, saved = costs["cost"], costs["cost_without_alerts"], costs["saved"]
+        console.print(
+            f"Saved       {saved:,.2f}: {cost:,.2f} instead of {without:,.2f} without any alert, on {days.lower()} days"
+        )
     console.print(f"ONNX        at most {trained.gap:.1e} from the libraries' scores")
     console.print(f"Bundle      {bundle}")
     console.print(f"Report      {bundle / REPORT}")
@@ -158,6 +172,9 @@ def parser() -> argparse.ArgumentParser:
     budget = command.add_mutually_exclusive_group()
     budget.add_argument("--alerts-per-day", type=float, metavar="N", help="alert budget: N alerts a day")
     budget.add_argument("--alert-rate", type=float, metavar="R", help="alert budget: a share (default: 0.005)")
+    budget.add_argument(
+        "--review-cost", type=float, metavar="C", help="least cost of reviews (C each) and missed frauds"
+    )
     add("--keep-compromised", action="store_true", help="judge on accounts already known as compromised, too")
     add("--seed", type=int, default=0, help="for what is drawn at random (default: 0)")
     add("--models", type=Path, default=MODELS, metavar="DIR", help=f"where bundles go (default: {MODELS})")

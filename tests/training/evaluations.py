@@ -10,6 +10,7 @@ import polars as pl
 
 from training.evaluate import Evaluation, judge
 from training.split import Period, Split
+from training.thresholds import AlertsPerDay, Scored
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -90,7 +91,8 @@ def evaluation(of: pl.DataFrame | None = None, *, budget: int = 3, **fields: Any
         "candidates": candidates,
         "champion": champion,
         "threshold": threshold,
-        "budget": f"{budget} alerts a day",
+        "rule": AlertsPerDay(budget),
+        "validation": Scored(candidates[champion], y, held_out["amount"].to_numpy(), 7),
         "y": y,
         "amount": held_out["amount"].to_numpy(),
         "timestamp": timestamp,

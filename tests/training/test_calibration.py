@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
@@ -9,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from features.errors import InvalidSetting
-from training.calibration import Budget, Calibration, calibrate, choose_threshold
+from training.calibration import Calibration, calibrate, calibration_bins, chance_error, expected_calibration_error
 
 
 @settings(max_examples=25, deadline=None)
@@ -61,34 +59,64 @@ def test_extreme_margins_do_not_overflow() -> None:
         assert Calibration(1.0, 0.0).scores(np.array([-1e300, -800.0, 0.0, 800.0, 1e300])).tolist() == [0, 0, 0.5, 1, 1]
 
 
-@given(st.lists(st.sampled_from([n / 16 for n in range(17)]), min_size=1, max_size=50), st.integers(1, 60))
-def test_the_threshold_allows_as_many_alerts_as_fit_in_the_budget(values: list[float], alerts: int) -> None:
-    scores = np.array(values)
-    threshold = choose_threshold(scores, alerts)
-    given_alerts = int((scores >= threshold).sum())
-    possible = [int((scores >= value).sum()) for value in values]
-    assert given_alerts == max((n for n in possible if n <= alerts), default=min(possible))
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_a_calibration_keeps_order_and_ties(seed: int, frauds: int) -> None:
+    """However few the frauds are, and wherever they lie."""
+    rng = np.random.default_rng(seed)
+    margin = np.round(rng.normal(-5, 2, 500), 1)
+    y = np.zeros(500, dtype=bool)
+    y[rng.choice(500, frauds, replace=False)] = True
+    _, ranks = np.unique(margin, return_inverse=True)
+    _, kept = np.unique(calibrate(margin, y).scores(margin), return_inverse=True)
+    assert (kept == ranks).all()
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30, unique_by=lambda value: round(value, 4)), st.integers(1, 30))
-def test_rounding_to_single_precision_changes_no_alert(values: list[float], alerts: int) -> None:
-    scores = np.array([round(value, 4) for value in values])
-    threshold = choose_threshold(scores, alerts)
-    assert ((scores >= threshold) == (scores.astype(np.float32).astype(np.float64) >= threshold)).all()
+GROUPS = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), min_size=1, max_size=20)
 
 
-def test_budgets_count_alerts() -> None:
-    assert Budget(alerts_per_day=12.5).alerts(rows=10_000, days=7) == 87
-    assert Budget(alert_rate=0.005).alerts(rows=10_000, days=7) == 50
-    assert Budget(alert_rate=0.005).alerts(rows=10, days=7) == 1
-    assert str(Budget(alerts_per_day=50)) == "50 alerts a day"
-    assert str(Budget(alert_rate=0.005)) == "alerts on 0.5 % of the transactions"
+@settings(max_examples=40, deadline=None)
+@given(GROUPS, st.integers(0, 10_000))
+def test_scores_that_are_the_share_of_frauds_have_no_calibration_error(
+    groups: list[tuple[int, int]], seed: int
+) -> None:
+    """Groups of 40 rows or a multiple with one score, which is their share of frauds, in any order."""
+    rows = [(frauds / 40, i < frauds * times) for frauds, times in groups for i in range(40 * times)]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    scores, y = np.array([score for score, _ in rows])[order], np.array([bad for _, bad in rows])[order]
+    assert expected_calibration_error(scores, y) == pytest.approx(0, abs=1e-12)
+    of_score: dict[float, int] = {}
+    for score, of_row in zip(scores.tolist(), calibration_bins(scores).tolist(), strict=True):
+        assert of_score.setdefault(score, of_row) == of_row
+    in_order = [of_score[score] for score in sorted(of_score)]
+    assert in_order == sorted(in_order)
 
 
-@pytest.mark.parametrize(
-    ("alerts_per_day", "alert_rate"),
-    [(None, None), (1.0, 0.1), (0.0, None), (math.inf, None), (math.nan, None), (None, 0.0), (None, 1.0), (None, 50.0)],
-)
-def test_budgets_that_mean_nothing_are_refused(alerts_per_day: float | None, alert_rate: float | None) -> None:
-    with pytest.raises(InvalidSetting):
-        Budget(alerts_per_day, alert_rate)
+def test_the_calibration_error_is_the_mean_distance_of_bins_that_expect_equally_many_frauds() -> None:
+    scores = np.repeat([0.01, 0.1, 0.5, 1.0], [5_000, 500, 100, 50])  # 50 frauds each, so ten bins of 20: four are used
+    y = np.zeros(len(scores), dtype=bool)
+    y[:80] = y[5_000:5_040] = y[5_500:5_550] = y[5_600:5_645] = True  # 30 too many, 10 and 5 too few
+    assert expected_calibration_error(scores, y) == pytest.approx((30 + 10 + 5) / 5_650)
+    assert np.unique(calibration_bins(scores)).size == 4
+
+
+def test_the_error_by_chance_is_what_exact_scores_show() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.beta(0.05, 3, 20_000)
+    exact = [expected_calibration_error(scores, rng.random(scores.size) < scores) for _ in range(40)]
+    assert np.mean(exact) == pytest.approx(chance_error(scores), rel=0.2)
+    steeper = 1 / (1 + np.exp(-1.5 * np.log(scores.clip(1e-12) / (1 - scores))))
+    assert expected_calibration_error(steeper, rng.random(scores.size) < scores) > 3 * chance_error(steeper)
+
+
+@pytest.mark.parametrize("scores", [np.zeros(50), np.ones(50), np.full(50, 0.02)])
+def test_scores_of_one_value_are_one_bin(scores: np.ndarray) -> None:
+    y = np.arange(50) < 1
+    assert expected_calibration_error(scores, y) == pytest.approx(abs(scores[0] - 0.02))
+    assert expected_calibration_error(scores, np.zeros(50, dtype=bool)) == pytest.approx(scores[0])
+
+
+def test_without_rows_there_is_no_calibration_error() -> None:
+    nothing = np.empty(0)
+    assert np.isnan(expected_calibration_error(nothing, nothing.astype(bool)))
+    assert np.isnan(chance_error(nothing))

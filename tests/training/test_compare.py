@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -9,13 +10,19 @@ import pytest
 from features.definitions import feature_set, reach
 from features.errors import InvalidHistory
 from tests.training.fitted import simulated
-from training.calibration import Budget
 from training.compare import Rows, choose, evaluate, judged_rows, training_rows
-from training.fit import CANDIDATES, fit
+from training.fit import CANDIDATES, Models, fit
 from training.split import DAY, Split, plan
+from training.thresholds import AlertRate, AlertsPerDay, LeastCost
 
 WEEK = 7 * DAY
-BUDGET = Budget(alert_rate=0.02)
+RULE = AlertRate(0.02)
+
+
+@cache
+def rehearsed() -> Models:
+    history, features, split = planned()
+    return fit(*training_rows(history, features, split, split.rehearsal))
 
 
 def planned() -> tuple[pl.DataFrame, pl.DataFrame, Split]:
@@ -72,16 +79,16 @@ def test_rows_belong_together() -> None:
 def test_the_choice_is_made_on_validation_rows_alone_and_the_evaluation_takes_it_over() -> None:
     history, features, split = planned()
     assert split.test is not None
-    models = fit(*training_rows(history, features, split, split.rehearsal))
+    models = rehearsed()
     validation = judged_rows(history, features, split, split.validation, keep_compromised=True)
     test = judged_rows(history, features, split, split.test, keep_compromised=True)
-    choice = choose(models, validation, BUDGET)
+    choice = choose(models, validation, RULE)
     precisions = {name: metrics["average_precision"] for name, metrics in choice.metrics.items()}
     assert precisions[choice.champion] == max(precisions.values())
     for metrics in choice.metrics.values():
         assert metrics["alerts_per_day"] * 7 <= 0.02 * len(validation.y)
 
-    evaluation = evaluate(models, choice, test, names=tuple(features.columns), budget=BUDGET, split=split)
+    evaluation = evaluate(models, choice, test, names=tuple(features.columns), split=split)
     assert tuple(evaluation.candidates) == CANDIDATES
     assert evaluation.threshold == choice.thresholds[choice.champion]
     assert evaluation.budget == "alerts on 2 % of the transactions"
@@ -91,12 +98,46 @@ def test_the_choice_is_made_on_validation_rows_alone_and_the_evaluation_takes_it
         assert evaluation.metrics[name]["threshold"] == choice.thresholds[name]
         assert scores.mean() == pytest.approx(validation.y.mean(), abs=0.02)  # calibrated to the validation days
     assert evaluation.metrics[choice.champion]["auc_roc"] > 0.8
+    assert (evaluation.validation.y == validation.y).all()
+    assert (evaluation.scored.scores == evaluation.candidates[choice.champion]).all()
+    assert evaluation.scored.days == evaluation.validation.days == 7
+
+
+def test_the_least_cost_is_counted_on_validation_and_on_held_out_rows() -> None:
+    history, features, split = planned()
+    assert split.test is not None
+    models = rehearsed()
+    validation = judged_rows(history, features, split, split.validation, keep_compromised=True)
+    test = judged_rows(history, features, split, split.test, keep_compromised=True)
+    choice = choose(models, validation, LeastCost(5))
+    evaluation = evaluate(models, choice, test, names=tuple(features.columns), split=split)
+    assert evaluation.budget == "least cost at 5 a review"
+    for rows, metrics in ((validation, choice.metrics), (test, evaluation.metrics)):
+        of_champion = metrics[choice.champion]
+        lost = sum(amount for amount, bad in zip(rows.amount.tolist(), rows.y.tolist(), strict=True) if bad) / 100
+        assert of_champion["cost_without_alerts"] == pytest.approx(lost)
+        assert 0 < of_champion["saved"] == pytest.approx(lost - of_champion["cost"])
+
+
+def test_a_champion_that_would_raise_no_alert_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    history, features, split = planned()
+    models = rehearsed()
+    rows = judged_rows(history, features, split, split.validation, keep_compromised=True)
+    choose(models, rows, AlertsPerDay(5))
+    assert not caplog.records
+    choice = choose(models, rows, LeastCost(1e9))
+    assert choice.metrics[choice.champion]["saved"] == 0
+    assert "least cost at 1e+09 a review the validation days get no alert at all" in caplog.text
+    same = Rows(**(vars(rows) | {"features": np.zeros_like(rows.features)}))
+    caplog.clear()
+    assert choose(models, same, AlertsPerDay(5)).metrics["xgboost"]["alerts_per_day"] == 0
+    assert "share the highest score" in caplog.text
 
 
 def test_a_validation_without_frauds_is_refused() -> None:
     history, features, split = planned()
     rows = judged_rows(history, features, split, split.validation, keep_compromised=True)
     honest = Rows(**(vars(rows) | {"y": np.zeros_like(rows.y)}))
-    models = fit(*training_rows(history, features, split, split.rehearsal))
+    models = rehearsed()
     with pytest.raises(InvalidHistory, match="the validation days have 0 frauds"):
-        choose(models, honest, BUDGET)
+        choose(models, honest, RULE)

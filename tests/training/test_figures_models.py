@@ -8,7 +8,7 @@ from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from tests.training.evaluations import evaluation, history
 from training.figures import Chart
-from training.figures_models import calibration, metrics, model_parts, precision_recall, roc, score_spread
+from training.figures_models import metrics, model_parts, precision_recall, roc, score_spread
 
 
 def test_the_table_says_what_sklearn_says() -> None:
@@ -60,27 +60,6 @@ def test_the_threshold_is_marked_where_it_is() -> None:
     [marker] = [trace for trace in precision_recall(tested).figure.data if trace.name == "the threshold"]
     assert marker.x[0] == pytest.approx(alert[tested.y].mean())
     assert marker.y[0] == pytest.approx(tested.y[alert].mean())
-
-
-def test_calibration_error_is_the_mean_distance_weighted_by_rows() -> None:
-    tested = evaluation(history(rows=20_000))
-    chart = calibration(tested)
-    for name, line in zip(tested.candidates, chart.figure.data, strict=False):
-        score = tested.candidates[name]
-        expected = 0.0
-        for low in np.linspace(0, 0.9, 10):
-            rows = (score > low) & (score <= low + 0.1) if low else score <= 0.1
-            if rows.any():
-                expected += rows.mean() * abs(tested.y[rows].mean() - score[rows].mean())
-        assert line.name.endswith(f"error {expected:.4f}")
-
-
-def test_scores_that_are_probabilities_have_a_small_error() -> None:
-    generator = np.random.default_rng(5)
-    base = evaluation(history(rows=60_000))
-    score = generator.beta(0.3, 4, base.y.size)
-    fair = evaluation(history(rows=60_000), y=generator.random(score.size) < score, candidates={"fair": score})
-    assert float(calibration(fair).reading.split("rows) is ")[1].split(" ")[0]) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from training.report import HERE, figures, render, render_data
 
 DATA = {"by_day", "amounts", "clock", "separation", "distributions", "correlations"}
 MODELS = {"roc", "precision_recall", "calibration", "score_spread", "confusion", "alerts", "card_precision"}
+MODELS |= {"alerts_by_day"}
 USE = {"importances", "recall_by_kind", "recall_by_amount", "recall_by_hour"}
 HOSTILE = "</script><img src='https://example.org/x.png'>"
 
@@ -140,9 +141,9 @@ def test_held_out_rows_of_one_class_give_the_data_part_and_a_note(flag: bool, tm
     tested = evaluation(data, y=np.full(evaluation(data).y.size, flag))
     render(tested, data, features(data), tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
-    assert set(page.data["figures"]) == DATA | {"importances"}
+    assert set(page.data["figures"]) == DATA | {"importances", "alerts_by_day"}
     assert f"There are no {'honest transactions' if flag else 'frauds'} among the" in " ".join(page.text)
-    assert set(figures(tested)) == {"importances"}
+    assert set(figures(tested)) == {"importances", "alerts_by_day"}
 
 
 @pytest.mark.parametrize("flag", [False, True])

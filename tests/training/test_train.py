@@ -91,14 +91,26 @@ def test_a_graph_that_differs_is_not_published(
     assert list(Path("models").iterdir()) == []
 
 
-def test_without_data_a_history_is_simulated(
+def test_without_data_a_history_is_simulated_and_a_threshold_of_least_cost_says_what_it_saves(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train_module, "SIMULATION", Simulation(accounts=150, days=75, intensity=3))
-    assert main(["--no-tracking"]) == 0
+    assert main(["--no-tracking", "--review-cost", "5"]) == 0
     assert Path("artifacts/simulated.parquet").exists()
-    assert load_bundle(Path("artifacts/models/current")).manifest.frauds > 100
-    assert "Simulating" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "Simulating" in err
+    bundle = load_bundle(Path("artifacts/models/current"))
+    manifest, found = bundle.manifest, bundle.manifest.metrics
+    assert manifest.frauds > 100
+    assert manifest.alert_budget == "least cost at 5 a review"
+    assert 0 < found["saved"] == pytest.approx(found["cost_without_alerts"] - found["cost"])
+    assert f"Saved       {found['saved']:,.2f}: {found['cost']:,.2f} instead of" in out
+    assert 'id="cost"' in (bundle.path / "report.html").read_text()
+
+
+def test_a_threshold_is_chosen_for_one_thing() -> None:
+    with pytest.raises(SystemExit):
+        main(["none.parquet", "--review-cost", "5", "--alert-rate", "0.01"])
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,7 @@ def test_without_data_a_history_is_simulated(
         (["none.parquet"], "none.parquet cannot be read"),
         (["none.parquet", "--column", "amount"], "is not name=column"),
         (["none.parquet", "--alert-rate", "50"], "must lie between 0 and 1"),
+        (["none.parquet", "--review-cost", "0"], "--review-cost 0.0 must be above 0"),
         (["none.parquet", "--label-delay", "0"], "--label-delay 0.0 must be more than 0"),
         (["none.parquet", "--label-delay", "nan"], "--label-delay nan must be more than 0"),
         (["none.parquet", "--seed", "-1"], "--seed -1 must be a whole number from 0"),
