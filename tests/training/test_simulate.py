@@ -15,7 +15,8 @@ import pytest
 from features.bots import SCENARIOS
 from features.errors import InvalidSetting
 from features.history import load
-from training.simulate import MAX_ROWS, TYPES, Simulation, _merchants_near, main, simulate, write
+from training.population import TYPES, merchants_near
+from training.simulate import MAX_ROWS, Simulation, main, simulate, write
 
 SPEC = Simulation(accounts=2_500, days=90, seed=11)
 SMALL = Simulation(accounts=200, days=20, seed=3)
@@ -166,7 +167,7 @@ def test_merchants_lie_within_the_radius_of_home(history: pl.DataFrame) -> None:
 def test_merchants_near_are_those_of_a_search_through_all() -> None:
     rng = np.random.default_rng(0)
     home, shop = rng.uniform(0, 30, (50, 2)), rng.uniform(0, 30, (300, 2))
-    near, first, count = _merchants_near(home, shop)
+    near, first, count = merchants_near(home, shop)
     for account, place in enumerate(home):
         found = near[first[account] : first[account] + count[account]]
         assert set(found.tolist()) == set(np.flatnonzero(np.linalg.norm(shop - place, axis=1) < 5).tolist())
