@@ -177,22 +177,14 @@ def _ids(prefix: str, digits: int, codes: pl.Expr) -> pl.Expr:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m training.simulate", description="Simulate a labelled history.")
-    standard = Simulation()
     parser.add_argument("out", type=Path, help="file to write: .parquet or .csv")
-    parser.add_argument("--accounts", type=int, default=standard.accounts)
-    parser.add_argument("--merchants", type=int, help="default: two an account")
-    parser.add_argument("--days", type=int, default=standard.days)
-    parser.add_argument("--start", type=_date, default=standard.start, help="first day, such as 2018-04-01")
-    parser.add_argument("--rate", type=float, default=standard.rate, help="mean transactions an account makes a day")
-    parser.add_argument("--bots", type=_names, default=SCENARIOS, help=f"none, or some of {','.join(SCENARIOS)}")
-    parser.add_argument("--intensity", type=float, default=1.0, help="multiplies how many victims the bots take a day")
-    parser.add_argument("--seed", type=int, default=standard.seed)
-    options = vars(parser.parse_args(arguments))
-    out, scenarios = options.pop("out"), options.pop("bots")
+    add_options(parser, Simulation())
+    options = parser.parse_args(arguments)
+    out: Path = options.out
     begun = time.perf_counter()
     try:
         check_writable(out)
-        spec = Simulation(scenarios=scenarios, **options)
+        spec = chosen(options)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task(f"simulating {out.name}", total=STAGES + 1)
             history = simulate(spec, partial(progress.advance, task))
@@ -203,6 +195,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(_summary(history, spec, out, time.perf_counter() - begun))
     return 0
+
+
+def add_options(parser: argparse.ArgumentParser, standard: Simulation) -> None:
+    """Adds an option for each field of a ``Simulation``; ``standard`` has the defaults."""
+    parser.add_argument("--accounts", type=int, default=standard.accounts)
+    parser.add_argument("--merchants", type=int, help="default: two an account")
+    parser.add_argument("--days", type=int, default=standard.days)
+    parser.add_argument("--start", type=_date, default=standard.start, help="first day, such as 2018-04-01")
+    parser.add_argument("--rate", type=float, default=standard.rate, help="mean transactions an account makes a day")
+    parser.add_argument(
+        "--bots", type=_names, default=standard.scenarios, help=f"none, or some of {','.join(SCENARIOS)}"
+    )
+    parser.add_argument(
+        "--intensity", type=float, default=standard.intensity, help="multiplies how many victims the bots take a day"
+    )
+    parser.add_argument("--seed", type=int, default=standard.seed)
+
+
+def chosen(options: argparse.Namespace) -> Simulation:
+    """What ``add_options`` asked for. Raises ``InvalidSetting``."""
+    given = {field.name: getattr(options, field.name) for field in fields(Simulation) if field.name != "scenarios"}
+    return Simulation(scenarios=options.bots, **given)
 
 
 def _summary(history: pl.DataFrame, spec: Simulation, out: Path, seconds: float) -> str:
