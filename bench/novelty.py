@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from bench.ceiling import ALERT_RATE, STANDARD, TEST_DAYS, among_top, canonical
+from bench.ceiling import ALERT_RATE, STANDARD, TEST_DAYS, WIDTH, among_top, canonical
 from features.batch import compute
 from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import InvalidHistory, VigieError
@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 2 where the input or the options do not allow it."""
     parsed = parser().parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=WIDTH)
     try:
         budget = Budget(alert_rate=parsed.alert_rate)
         with Stages() as stages:
