@@ -78,7 +78,7 @@ def commands() -> Iterator[Command]:
 
 def recipes() -> dict[str, str]:
     """The recipes and what they run."""
-    found = re.findall(r"^(\w+)(?: \*words)?:.*\n((?: {4}.*\n|\n)*)", JUSTFILE, re.MULTILINE)
+    found = re.findall(r"^([\w-]+)(?: \*words)?:.*\n((?: {4}.*\n|\n)*)", JUSTFILE, re.MULTILINE)
     return dict(found)
 
 

@@ -28,7 +28,8 @@ def world(seed: int) -> tuple[np.ndarray, Known, Evidence, Floats]:
     of_fraud = rng.uniform(0.05, 0.95, n)
     # Half of the rows rule a window out if they are honest, as at a compromised merchant.
     inside = np.where(rng.random(n) < 0.5, 1.0, rng.uniform(0.3, 0.9, n))
-    evidence = Evidence(inside, 1 - inside, of_fraud, 1 - of_fraud)
+    telling = rng.uniform(0.3, 3, n)  # what is seen of a payment at once, such as its amount
+    evidence = Evidence(telling * inside, telling * (1 - inside), of_fraud, 1 - of_fraud)
     return rng.integers(0, 2, n).astype(np.int32), known, evidence, rng.uniform(0.02, 0.4, DAYS)
 
 
