@@ -125,7 +125,7 @@ def _alerts(rows: Rows, budget: Budget) -> int:
 
 def table(found: Sequence[Novelty]) -> Table:
     """The comparison to print."""
-    shown = Table(box=box.SIMPLE_HEAD)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("held out", no_wrap=True)
     of_candidates = ("XGBoost", "\nlinear", "\nforest")
     measured = (f"AUC\n{of_candidates[0]}", *of_candidates[1:], f"found\n{of_candidates[0]}", *of_candidates[1:])
