@@ -117,6 +117,16 @@ bench-features *words: setup
 bench-reasons *words: setup
     @exec {{ python }} -m bench.reasons "$@"
 
+# how much of a simulated history's fraud could be found, and how much the model finds
+[group('check')]
+bench-ceiling *words: setup
+    @exec {{ python }} -m bench.ceiling "$@"
+
+# what the anomaly score adds on a kind of fraud that was never seen: just bench-novelty history.parquet
+[group('check')]
+bench-novelty *words: setup
+    @exec {{ python }} -m bench.novelty "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup

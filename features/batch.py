@@ -1,7 +1,7 @@
 """Features of a whole history at once; to the bit what ``features.state`` computes event by event.
 
 For each entity the rows are sorted by key and time, once, and cut between keys into chunks, which threads take in turn;
-``features.windows`` computes a chunk's features. Memory is that of the result (four bytes a value) and some columns.
+``features.formulas`` computes a chunk's features. Memory is that of the result (four bytes a value) and some columns.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.definitions import FEATURES, OF_LABELS, Aggregate, Entity, Feature
+from features.definitions import FEATURES, OF_LABELS, Aggregate, Entity, Feature, reach
+from features.formulas import MEASURES
 from features.timeline import Keys, chunks
-from features.windows import MEASURES, NEVER, Codes, Events
+from features.transaction import MICROSECOND
+from features.windows import NEVER, UNDATED, Codes, Events
 
 _DAY = 86_400_000_000
 _HOUR = 3_600_000_000
@@ -58,13 +60,13 @@ def _own(feature: Feature) -> pl.Expr:
 
 
 def _of_entity(history: pl.DataFrame, entity: Entity, features: Sequence[Feature]) -> list[pl.Series]:
-    reach = max(f.bounds[1] for f in features)
+    span = reach(features) // MICROSECOND
     strange = [f.name for f in features if f.aggregate not in MEASURES]
     if strange:
         raise ValueError(f"{', '.join(strange)}: not an aggregate of an entity's events")
     results = [np.empty(len(history), np.float32) for _ in features]
     sorted_rows = _sorted(history, _ENTITY_ID[entity])
-    events_of = _reader(history, features, reach)
+    events_of = _reader(history, features, span)
 
     def work(chunk: slice) -> None:
         keys, rows = sorted_rows[chunk] >> _HALF, (sorted_rows[chunk] & _ROW).astype(np.intp)
@@ -75,14 +77,14 @@ def _of_entity(history: pl.DataFrame, entity: Entity, features: Sequence[Feature
                 result[rows] = MEASURES[feature.aggregate](events, feature).astype(np.float32)
 
     with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-        for _ in threads.map(work, chunks(sorted_rows >> _HALF, reach)):
+        for _ in threads.map(work, chunks(sorted_rows >> _HALF, span)):
             pass
     results.reverse()  # each array goes as its series comes, which is a copy
     return [pl.Series(f.name, results.pop()) for f in features]
 
 
 def _reader(
-    history: pl.DataFrame, features: Sequence[Feature], reach: int
+    history: pl.DataFrame, features: Sequence[Feature], span: int
 ) -> Callable[[Keys, NDArray[np.intp]], Events]:
     """Gives the events of some keys and rows, with what the features need."""
     instants = history["timestamp"].dt.epoch("us").to_numpy()
@@ -90,8 +92,7 @@ def _reader(
     codes = {f.field: _codes(history, f.field) for f in features if f.field is not None}
     known = None
     if any(f.aggregate in OF_LABELS for f in features):
-        instant = pl.col("timestamp").dt.epoch("us")
-        labelled = pl.when("is_fraud").then(pl.col("labelled_at").dt.epoch("us").fill_null(instant))
+        labelled = pl.when("is_fraud").then(pl.col("labelled_at").dt.epoch("us").fill_null(UNDATED))
         known = history.select(labelled.fill_null(NEVER)).to_series().to_numpy()
 
     def events(keys: Keys, rows: NDArray[np.intp]) -> Events:
@@ -99,7 +100,7 @@ def _reader(
             keys,
             instants[rows],
             amounts[rows],
-            reach=reach,
+            reach=span,
             fraud_known=None if known is None else known[rows],
             codes={field: numbers[rows] for field, numbers in codes.items()},
         )

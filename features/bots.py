@@ -115,7 +115,7 @@ def merchant_compromise(
 ) -> Traffic:
     """Each day some merchants are compromised: for ``days`` days from then on, all their transactions are fraud.
 
-    ``merchants_a_day`` may be a fraction (see ``_victims``); days are UTC. Raises ``InvalidSetting``.
+    ``merchants_a_day`` may be a fraction (see ``victims_a_day``); days are UTC. Raises ``InvalidSetting``.
     """
     _check("merchants_a_day", merchants_a_day, 0)
     _check("days", days, 1)
@@ -137,7 +137,7 @@ def card_theft(
     """Each day some accounts' cards are stolen: for ``days`` days a ``share`` of their transactions is the thief's.
 
     The thief spends ``factor`` times the amount, once, however many thefts fall on a transaction. ``accounts_a_day``
-    may be a fraction (see ``_victims``); days are UTC. Raises ``InvalidSetting``.
+    may be a fraction (see ``victims_a_day``); days are UTC. Raises ``InvalidSetting``.
     """
     _check("accounts_a_day", accounts_a_day, 0)
     _check("days", days, 1)
@@ -174,7 +174,7 @@ def account_takeover(
     taken over at most once. The type is ``online``, or that of some payment to the same merchant. A new device gets the
     code after the highest; a new location is one of the traffic's that the account never used, or where there is none
     the code after the highest. Columns that are missing throughout stay missing. ``accounts_a_day`` may be a fraction
-    (see ``_victims``); days are UTC. Raises ``InvalidSetting``.
+    (see ``victims_a_day``); days are UTC. Raises ``InvalidSetting``.
     """
     _check("accounts_a_day", accounts_a_day, 0)
     _check("payments", payments[0], 1, payments[1])
@@ -247,16 +247,19 @@ def _day(traffic: Traffic) -> Integers:
     return day - day[:1]
 
 
+def victims_a_day(a_day: float, days: int) -> Integers:
+    """How many victims each day has, [days]; where ``a_day`` is a fraction the days take turns, the first one first."""
+    turns: Integers = np.diff(np.ceil(np.arange(days + 1) * a_day)).astype(np.int64)
+    return turns
+
+
 def _victims(
     codes: NDArray[np.int32], day: Integers, a_day: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], Integers]:
-    """Whom a bot picks from all ``codes``, and on which day; nobody twice on one day.
-
-    Where ``a_day`` is a fraction, the days take turns, and the first day has at least one.
-    """
+    """Whom a bot picks from all ``codes``, and on which day; nobody twice on one day."""
     known = np.unique(codes)
     days = int(day[-1]) + 1 if len(day) else 0
-    quota = np.minimum(np.diff(np.ceil(np.arange(days + 1) * a_day)).astype(np.int64), len(known))
+    quota = np.minimum(victims_a_day(a_day, days), len(known))
     picked = [rng.choice(known, count, replace=False) for count in quota]
     return np.concatenate([known[:0], *picked]), np.repeat(np.arange(days), quota)
 

@@ -1,17 +1,17 @@
 """The one list of what is computed from a transaction; training and the stream both read it.
 
 A windowed feature looks at its entity's events with ``t - delay - window < ts < t``; with a delay, the upper end is
-``ts <= t - delay``. So every window is the difference of two positions in the entity's events, each of the form "how
-many events have ``ts <= t - offset``" with whole microseconds; ``Feature.bounds`` gives the two offsets. Both
-``features.batch`` and ``features.state`` are built on such positions and on exact integer sums: that is why they agree
-to the bit.
+``ts <= t - delay`` (but see ``AS_KNOWN``). So every window is the difference of two positions in the entity's events,
+each of the form "how many events have ``ts <= t - offset``" with whole microseconds; ``Feature.bounds`` gives the two
+offsets. Both ``features.batch`` and ``features.state`` are built on such positions and on exact integer sums: that is
+why they agree to the bit.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -38,10 +38,16 @@ class Aggregate(StrEnum):
     Of the transaction itself: AMOUNT (major units), HOUR (0 to 23, UTC), WEEKEND (1 on Saturday and Sunday, UTC),
     NIGHT (1 where the hour is 0 to 6).
     Of the amounts in the window: COUNT; SUM, MEAN, STD (sample standard deviation) in major units; RATIO (this amount
-    over the mean); ZSCORE (this amount less the mean, in standard deviations).
+    over the mean); ZSCORE (this amount less the mean, in standard deviations); TREND (the root mean square of the
+    amounts, in which large ones weigh more, over the mean of the longer window ``reference``).
     Of the events in the window: SINCE (seconds since the newest); NEW (1 where the field's value does not occur);
     DISTINCT (how many values of the field occur).
-    Of the labels known at t: FRAUD_COUNT, FRAUD_RATIO (0 where the window is empty).
+    Of the events in the window that are known at t as frauds: FRAUD_COUNT, FRAUD_RATIO (to all of its events; 0 where
+    it is empty). SINCE_HONEST: seconds since the newest of its events that is not known as a fraud.
+    KNOWN_FRAUD_COUNT, KNOWN_FRAUD_MEAN (of their amounts, in major units), SINCE_KNOWN_FRAUD (seconds since the newest)
+    do not wait for the delay: in the window and after it they see all frauds that are known at t, which are more where
+    frauds are reported early. A label names an instant: of several events of an entity at one instant, a fraud's amount
+    is the largest.
     """
 
     AMOUNT = "amount"
@@ -54,26 +60,33 @@ class Aggregate(StrEnum):
     STD = "amount_std"
     RATIO = "amount_ratio"
     ZSCORE = "amount_zscore"
+    TREND = "amount_trend"
     SINCE = "seconds_since_previous"
     NEW = "new"
     DISTINCT = "distinct"
     FRAUD_COUNT = "fraud_count"
     FRAUD_RATIO = "fraud_ratio"
+    SINCE_HONEST = "seconds_since_honest"
+    KNOWN_FRAUD_COUNT = "known_fraud_count"
+    KNOWN_FRAUD_MEAN = "known_fraud_mean"
+    SINCE_KNOWN_FRAUD = "seconds_since_known_fraud"
 
 
 OF_FIELD: Final = frozenset({Aggregate.NEW, Aggregate.DISTINCT})
-OF_LABELS: Final = frozenset({Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO})
+AS_KNOWN: Final = frozenset({Aggregate.KNOWN_FRAUD_COUNT, Aggregate.KNOWN_FRAUD_MEAN, Aggregate.SINCE_KNOWN_FRAUD})
+OF_LABELS: Final = AS_KNOWN | {Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO, Aggregate.SINCE_HONEST}
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature; its name is derived from the rest. ``field`` only for NEW and DISTINCT."""
+    """One feature; its name is derived from the rest. ``field`` only for NEW and DISTINCT, ``reference`` for TREND."""
 
     entity: Entity
     aggregate: Aggregate
     window: timedelta | None = None
     delay: timedelta = timedelta(0)
     field: str | None = None
+    reference: timedelta | None = None
 
     @property
     def name(self) -> str:
@@ -82,15 +95,21 @@ class Feature:
             return self.aggregate.value
         subject = f"{self.field.removesuffix('_id')}_" if self.field else ""
         delay = f"_delay_{_brief(self.delay)}" if self.delay else ""
-        return f"{self.entity}_{subject}{self.aggregate}_{_brief(self.window)}{delay}"
+        reference = f"_over_{_brief(self.reference)}" if self.reference else ""
+        return f"{self.entity}_{subject}{self.aggregate}_{_brief(self.window)}{reference}{delay}"
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The window as two offsets in microseconds: it holds the events with t - second < ts <= t - first."""
         if self.window is None:
             raise ValueError(f"{self.name} has no window")
-        newest = _microseconds(self.delay) or STRICTLY_BEFORE
+        newest = (0 if self.aggregate in AS_KNOWN else _microseconds(self.delay)) or STRICTLY_BEFORE
         return newest, _microseconds(self.delay + self.window)
+
+    @property
+    def reference_bounds(self) -> tuple[int, int]:
+        """The longer window that a TREND is held against, as ``bounds`` gives one."""
+        return replace(self, window=self.reference, reference=None).bounds
 
 
 def feature_set(label_delay: timedelta = LABEL_DELAY) -> tuple[Feature, ...]:
@@ -106,26 +125,38 @@ def feature_set(label_delay: timedelta = LABEL_DELAY) -> tuple[Feature, ...]:
     amounts = (Aggregate.COUNT, Aggregate.SUM, Aggregate.MEAN, Aggregate.STD, Aggregate.RATIO, Aggregate.ZSCORE)
     habits = ("merchant_id", "device_id", "location", "transaction_type")
     known = (Aggregate.COUNT, Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO)
+    recent = (3 * DAY, 7 * DAY, 14 * DAY)
     return (
         *(Feature(Entity.TRANSACTION, a) for a in own),
         *(Feature(account, a, window) for window in short_to_long for a in amounts),
+        *(Feature(account, a, 90 * DAY) for a in (Aggregate.RATIO, Aggregate.ZSCORE)),
+        *(Feature(account, Aggregate.TREND, window, reference=90 * DAY) for window in recent),
         Feature(account, Aggregate.SINCE, 30 * DAY),
         *(Feature(account, a, 30 * DAY, field=field) for field in habits for a in (Aggregate.NEW, Aggregate.DISTINCT)),
         *(Feature(merchant, a, w) for w in short_to_long for a in (Aggregate.COUNT, Aggregate.MEAN, Aggregate.RATIO)),
         *(Feature(merchant, a, w, delay=label_delay) for w in short_to_long for a in known),
+        Feature(merchant, Aggregate.SINCE_HONEST, 30 * DAY, delay=label_delay),
+        Feature(merchant, Aggregate.KNOWN_FRAUD_COUNT, 7 * DAY, delay=label_delay),
+        Feature(merchant, Aggregate.KNOWN_FRAUD_MEAN, 30 * DAY, delay=label_delay),
+        Feature(merchant, Aggregate.SINCE_KNOWN_FRAUD, 30 * DAY, delay=label_delay),
     )
 
 
 def reach(features: Iterable[Feature], entity: Entity | None = None) -> timedelta:
     """How far back the windows look at the most, of one entity or of all."""
-    offsets = [f.bounds[1] for f in features if f.window is not None and entity in (None, f.entity)]
+    chosen = [f for f in features if f.window is not None and entity in (None, f.entity)]
+    offsets = [max(f.bounds[1], f.reference_bounds[1] if f.reference else 0) for f in chosen]
     return timedelta(microseconds=max(offsets, default=0))
 
 
 def fingerprint(features: Iterable[Feature]) -> str:
     """A digest of names, order and meaning; a model trained under another one must not be served."""
-    lines = [f"{f.name}|{f.entity}|{f.aggregate}|{f.field}|{f.bounds if f.window else ''}" for f in features]
+    lines = [f"{f.name}|{f.entity}|{f.aggregate}|{f.field}|{_windows(f) if f.window else ''}" for f in features]
     return hashlib.sha256("\n".join([str(SEMANTICS), *lines]).encode()).hexdigest()[:16]
+
+
+def _windows(feature: Feature) -> str:
+    return f"{feature.bounds}{feature.reference_bounds if feature.reference else ''}"
 
 
 def _microseconds(span: timedelta) -> int:

@@ -57,6 +57,13 @@ def _zscore(n: int, total: int, squares: int, amount: int) -> float:
     return (float(amount) - float(total) / float(n)) / std if std > 0.0 else NAN
 
 
+def trend(n: int, squares: int, reference_n: int, reference_total: int) -> float:
+    """TREND, of the short window's n and squares and the longer window's n and total, in minor units."""
+    if not n or not reference_total:
+        return NAN
+    return math.sqrt(float(squares) / float(n)) / (float(reference_total) / float(reference_n))
+
+
 def _std_minor(n: int, total: int, squares: int) -> float:
     # n * sum(x^2) - sum(x)^2, exact in integers, is n * (n - 1) times the sample variance.
     return math.sqrt(float(n * squares - total * total) / float(n * (n - 1))) if n > 1 else NAN

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, assert_never
 
-from features.definitions import Aggregate, Entity, Feature
+from features.definitions import AS_KNOWN, Aggregate, Entity, Feature
 
 # A unit, its seconds, and from how many seconds on it is used: half of the next smaller one before it is full.
 _UNITS: Final = (("day", 86_400, 84_600), ("hour", 3_600, 3_570), ("minute", 60, 59.5), ("second", 1, 0))
@@ -65,6 +65,17 @@ def _present(feature: Feature, value: float, row: Mapping[Feature, float]) -> st
                 return f"amount exactly {_mean_of(feature)}"
             deviations = f"{_number(abs(value))} standard deviations {'above' if value > 0 else 'below'}"
             return f"amount {deviations} {_mean_of(feature)}"
+        case Aggregate.TREND:
+            return f"{who}'s payments {when} are {_number(value)} times {_long_mean_of(feature)} (root mean square)"
+        case Aggregate.SINCE_HONEST:
+            return f"{_span(value)} after the newest payment {_of(feature)} known to be honest"
+        case Aggregate.KNOWN_FRAUD_COUNT:
+            known = "is" if value == 1 else "are"
+            return f"{_counted(value, 'payment', 'payments')} {_of(feature)} {when} {known} known as fraud"
+        case Aggregate.KNOWN_FRAUD_MEAN:
+            return f"the payments {_of(feature)} {when} that are known as fraud have a mean of {_money(value)}"
+        case Aggregate.SINCE_KNOWN_FRAUD:
+            return f"{_span(value)} after the newest payment {_of(feature)} known as fraud"
         case Aggregate.SINCE:
             return f"{_span(value)} after the previous payment {_of(feature)}"
         case Aggregate.NEW:
@@ -77,7 +88,7 @@ def _present(feature: Feature, value: float, row: Mapping[Feature, float]) -> st
     assert_never(feature.aggregate)
 
 
-def _missing(feature: Feature, row: Mapping[Feature, float]) -> str:
+def _missing(feature: Feature, row: Mapping[Feature, float]) -> str:  # noqa: C901 - as above
     who, when, n = _WHO[feature.entity], _when(feature), _count_beside(feature, row)
     match feature.aggregate:
         case Aggregate.NEW:
@@ -96,6 +107,12 @@ def _missing(feature: Feature, row: Mapping[Feature, float]) -> str:
             return f"{who} has no two earlier payments of different amounts {when}"
         case Aggregate.RATIO:
             return f"{who}'s earlier payments {when} add up to nothing"
+        case Aggregate.TREND:
+            return f"{who} has no earlier payments {when} to hold against {_long_mean_of(feature)}"
+        case Aggregate.SINCE_HONEST:
+            return f"no payment {_of(feature)} is known to be honest {when}"
+        case Aggregate.KNOWN_FRAUD_MEAN | Aggregate.SINCE_KNOWN_FRAUD:
+            return f"no payment {_of(feature)} {when} is known as fraud"
     # The others are never missing by their definition; should a row lack one nevertheless, that is what is to be said.
     return " ".join(f"{who}'s {feature.aggregate.replace('_', ' ')} {when}".split()) + " is not known"
 
@@ -146,9 +163,15 @@ def _mean_of(feature: Feature) -> str:
     return f"{_WHO[feature.entity]}'s {window} mean{suffix}"
 
 
+def _long_mean_of(feature: Feature) -> str:
+    return _mean_of(replace(feature, window=feature.reference)).replace(_WHO[feature.entity] + "'s", "its")
+
+
 def _when(feature: Feature) -> str:
     if feature.window is None:
         return ""
+    if feature.aggregate in AS_KNOWN:
+        return f"in {_span((feature.delay + feature.window) / _SECOND)}"
     window = _span(feature.window / _SECOND)
     if not feature.delay:
         return f"in {window}"

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from features.definitions import OF_LABELS, Aggregate, Entity, Feature, reach
 from features.fields import END, Field, Tally, inserted
-from features.measures import MEASURES, NAN
+from features.measures import MEASURES, NAN, trend
 from features.transaction import MICROSECOND, Label, Transaction
 
 Bounds = tuple[int, int]
@@ -30,7 +31,8 @@ class Plan:
         self.features = tuple(f for f in features if f.entity is entity)
         if not self.features:
             raise ValueError(f"no feature looks at the {entity}'s events; leave its step out")
-        self.offsets = sorted({offset for f in self.features for offset in f.bounds})
+        references = {offset for f in self.features if f.reference for offset in f.reference_bounds}
+        self.offsets = sorted({offset for f in self.features for offset in f.bounds} | references)
         self.fields = sorted({f.field for f in self.features if f.field is not None})
         self.reach = reach(self.features) // MICROSECOND
         # Each cursor's gains and losses: the tallies, with their field, that an event enters or leaves as it passes.
@@ -54,6 +56,9 @@ class Window:
         self.bounds = bounds
         self.until, self.since = (plan.offsets.index(offset) for offset in bounds)
         self.measures = [(slot, MEASURES[f.aggregate]) for slot, f in slotted if f.aggregate in MEASURES]
+        self.trends = [
+            (slot, plan.offsets.index(f.reference_bounds[1])) for slot, f in slotted if f.aggregate is Aggregate.TREND
+        ]
         self.recency = [slot for slot, f in slotted if f.aggregate is Aggregate.SINCE]
         self.labels = [(slot, f.aggregate) for slot, f in slotted if f.aggregate in OF_LABELS]
         self.habits = [
@@ -85,7 +90,7 @@ class EntityState:
         # transaction_id -> its timestamp, and what was said of it when: (labelled_at, is_fraud), sorted
         self.labels: dict[str, tuple[int, list[tuple[int, bool]]]] = {}
         self._rewind()
-        self._frauds: list[tuple[int, int, float]] | None = None
+        self._frauds: list[tuple[int, int, int, float]] | None = None
 
     def get(self, transaction: Transaction) -> list[float]:
         """The entity's features, in order, for a transaction at its own instant, from the other events known so far."""
@@ -97,14 +102,14 @@ class EntityState:
             n, total, squares = until.n - since.n, until.total - since.total, until.squares - since.squares
             for slot, measure in window.measures:
                 values[slot] = measure(n, total, squares, transaction.amount)
+            for slot, reference in window.trends:
+                longer = self._cursors[reference]
+                values[slot] = trend(n, squares, until.n - longer.n, until.total - longer.total)
             for slot in window.recency:
                 if n:
                     values[slot] = float(t - self.instants[until.n - 1]) / 1e6
-            for slot, aggregate in window.labels:
-                frauds = self._fraud_count(t, window.bounds) if self.labels else 0
-                values[slot] = float(frauds)
-                if aggregate is Aggregate.FRAUD_RATIO:
-                    values[slot] = float(frauds) / float(n) if n else 0.0
+            if window.labels:
+                self._get_of_labels(values, window, t, since.n, until.n)
             for slot, aggregate, tally, name in window.habits:
                 if aggregate is Aggregate.DISTINCT:
                     values[slot] = float(self._tallies[tally].distinct)
@@ -196,25 +201,55 @@ class EntityState:
                 n += 1
             cursor.n = n
 
-    def _fraud_count(self, t: int, bounds: Bounds) -> int:
+    def _get_of_labels(self, values: list[float], window: Window, t: int, since: int, until: int) -> None:
+        """Puts in what the labels known at t say of the events from ``since`` to before ``until``."""
+        frauds = self._known_frauds(t, window.bounds) if self.labels else []
+        n, count = until - since, len(frauds)
+        for slot, aggregate in window.labels:
+            match aggregate:
+                case Aggregate.FRAUD_COUNT | Aggregate.KNOWN_FRAUD_COUNT:
+                    values[slot] = float(count)
+                case Aggregate.FRAUD_RATIO:
+                    values[slot] = float(count) / float(n) if n else 0.0
+                case Aggregate.KNOWN_FRAUD_MEAN if count:
+                    values[slot] = float(sum(amount for _, amount in frauds)) / float(count) / 100.0
+                case Aggregate.SINCE_KNOWN_FRAUD if count:
+                    values[slot] = float(t - max(frauds)[0]) / 1e6
+                case Aggregate.SINCE_HONEST:
+                    honest = self._newest_honest(frauds, since, until)
+                    values[slot] = float(t - self.instants[honest]) / 1e6 if honest >= since else NAN
+
+    def _newest_honest(self, frauds: list[tuple[int, int]], since: int, until: int) -> int:
+        """The place of the newest event that is not one of these frauds; before ``since`` where there is none."""
+        called = Counter(timestamp for timestamp, _ in frauds)
+        at = until - 1
+        while at >= since and called[self.instants[at]]:
+            called[self.instants[at]] -= 1
+            at -= 1
+        return at
+
+    def _known_frauds(self, t: int, bounds: Bounds) -> list[tuple[int, int]]:
+        """(timestamp, amount) of the window's events that are known as frauds at t."""
         if self._frauds is None:
             self._frauds = list(self._fraud_intervals())
         first, second = bounds
-        return sum(
-            max(timestamp + first, known) <= t < min(timestamp + second, withdrawn)
-            for timestamp, known, withdrawn in self._frauds
-        )
+        return [
+            (timestamp, amount)
+            for timestamp, amount, known, withdrawn in self._frauds
+            if max(timestamp + first, known) <= t < min(timestamp + second, withdrawn)
+        ]
 
-    def _fraud_intervals(self) -> Iterable[tuple[int, int, float]]:
-        """(timestamp, known from, withdrawn at) of every event that was called a fraud."""
+    def _fraud_intervals(self) -> Iterable[tuple[int, int, int, float]]:
+        """(timestamp, amount, known from, withdrawn at) of every event that was called a fraud."""
         for timestamp, said in self.labels.values():
             at = bisect_left(self.instants, timestamp)
             if at == len(self.instants) or self.instants[at] != timestamp:
                 continue  # a label may overtake its transaction
+            amount = max(self.amounts[at : bisect_right(self.instants, timestamp)])
             until = [labelled_at for labelled_at, _ in said[1:]] + [math.inf]
             for (known, is_fraud), withdrawn in zip(said, until, strict=True):
                 if is_fraud:
-                    yield timestamp, known, withdrawn
+                    yield timestamp, amount, known, withdrawn
 
     def _drop_events(self, n: int) -> None:
         del self.instants[:n], self.amounts[:n]

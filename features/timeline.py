@@ -40,16 +40,16 @@ class Timeline:
         """For each event, how many events have ts <= t - offset: those of its own key, and all of the keys before."""
         return np.searchsorted(self.at, self.at - offset, side="right")
 
-    def active(self, begins: Integers, ends: Integers) -> Integers:
-        """For each event, how many of the intervals hold its place: begin <= at < end.
+    def active(self, begins: Integers, ends: Integers, weights: Integers | int = 1) -> Integers:
+        """For each event, how many of the intervals hold its place, begin <= at < end, or what these weigh together.
 
         The intervals, in any order, are given as places: ``at`` of an event and at most the reach more. An interval
         whose begin is its end holds nothing.
         """
         # An edge takes effect at the first event that is not before it; for few edges that is much less to search.
-        size = len(self.at) + 1
-        changes = np.bincount(np.searchsorted(self.at, begins), minlength=size)
-        changes -= np.bincount(np.searchsorted(self.at, ends), minlength=size)
+        changes = np.zeros(len(self.at) + 1, np.int64)
+        np.add.at(changes, np.searchsorted(self.at, begins), weights)
+        np.subtract.at(changes, np.searchsorted(self.at, ends), weights)
         return np.cumsum(changes)[:-1]
 
 

@@ -1,14 +1,12 @@
-"""The features of an entity's events, as arrays: a chunk of whole keys at a time, for ``features.batch``.
+"""What the windows of an entity's events hold, as arrays: a chunk of whole keys at a time, for ``features.formulas``.
 
-An aggregate is a function of ``Events`` and the feature, entered in ``MEASURES``; it gives float64 [rows], NaN where it
-is missing. What several of them need is worked out once: a window's count and sums are differences of running totals at
-two positions, and labels and distinct values are intervals in which something counts. The float64 operations are those
-of ``features.measures``, in the same order, on the same exact integers.
+What several features need is worked out once. A window's count and sums are differences of running totals at two
+positions; labels and distinct values are intervals in which something counts. All of it is exact, in integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -16,10 +14,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.definitions import Aggregate, Feature
+from features.definitions import Feature
 from features.timeline import Floats, Integers, Keys, Timeline
+from features.transaction import MICROSECOND
 
 NEVER: Final = (1 << 63) - 1  # an instant that does not come
+UNDATED: Final = -1  # a fraud that is known once the label delay is over
 Bounds = tuple[int, int]
 Codes = NDArray[np.uint32]
 
@@ -42,8 +42,8 @@ class Values(NamedTuple):
 class Events:
     """Some keys' events, sorted by key, then time: [rows] each; instants in microseconds, amounts in minor units.
 
-    ``fraud_known``: when an event became known as a fraud, ``NEVER`` for honest ones. ``codes``: for each field, a
-    number for each value, 0 where it is missing. ``reach``: the farthest that any window looks back.
+    ``fraud_known``: when an event became known as a fraud, or ``UNDATED``; ``NEVER`` for honest ones. ``codes``: for
+    each field, a number for each value, 0 where it is missing. ``reach``: the farthest that any window looks back.
     A window's total must fit into 64 bits: nine million times the largest amount.
     """
 
@@ -98,14 +98,36 @@ class Events:
             )
         return self._spreads[bounds]
 
-    def frauds(self, bounds: Bounds) -> Integers:
-        """How many of the window's events are known as frauds by now."""
-        if self._fraud_known is None:
-            raise ValueError("these events were given without their labels")
-        first, second = bounds
-        rows = np.flatnonzero(self._fraud_known != NEVER)
-        at, wait = self.timeline.at[rows], self._fraud_known[rows] - self.instants[rows]
-        return self.timeline.active(at + np.clip(wait, first, second), at + second)
+    def frauds(self, feature: Feature) -> Integers:
+        """How many of the events that the feature looks at are known as frauds by now."""
+        begins, ends, _ = self._frauds(feature)
+        return self.timeline.active(begins, ends)
+
+    def fraud_amounts(self, feature: Feature) -> Integers:
+        """The sum of the amounts of those frauds; of one instant, the largest amount stands for each."""
+        begins, ends, rows = self._frauds(feature)
+        return self.timeline.active(begins, ends, self._largest_of_instant[rows])
+
+    def newest_fraud(self, feature: Feature) -> Integers:
+        """The row of the newest of those frauds, -1 where there is none."""
+        begins, ends, rows = self._frauds(feature)
+        order = np.argsort(begins, kind="stable")
+        order = order[begins[order] < ends[order]]
+        # Windows end in the order of the events: of the frauds that are known, the newest is the last to be over.
+        newest = np.append(-1, np.maximum.accumulate(rows[order]))
+        found = newest[np.searchsorted(begins[order], self.timeline.at, side="right")]
+        return np.where(self.timeline.at[found] + feature.bounds[1] > self.timeline.at, found, -1)
+
+    def newest_honest(self, feature: Feature) -> Integers:
+        """The row of the newest of the window's events that is not known as a fraud by now, -1 where there is none."""
+        until, since = map(self.position, feature.bounds)
+        # Back over the frauds that are known as soon as a window sees them, then one by one over those known later.
+        later = self._known - self.instants > feature.bounds[0]
+        before = np.append(-1, np.maximum.accumulate(np.where(later, np.arange(len(later)), -1)))
+        found = before[until]
+        while len(wrong := np.flatnonzero((found >= since) & (self._known[found] <= self.instants))):
+            found[wrong] = before[found[wrong]]
+        return np.where(found >= since, found, -1)
 
     def values(self, field: str) -> Values:
         """The events with a value of the field."""
@@ -134,14 +156,45 @@ class Events:
         amounts = pl.Series(self.amounts).cast(pl.Int128)
         return pl.concat([pl.Series([0], dtype=pl.Int128), (amounts * amounts).cum_sum()])
 
+    @property
+    def _known(self) -> Integers:
+        if self._fraud_known is None:
+            raise ValueError("these events were given without their labels")
+        return self._fraud_known
+
+    @cached_property
+    def _largest_of_instant(self) -> Integers:
+        new = np.append(True, (np.diff(self.instants) != 0) | (self.keys[1:] != self.keys[:-1]))
+        largest: Integers = np.maximum.reduceat(self.amounts, np.flatnonzero(new))
+        return largest[np.cumsum(new) - 1]
+
+    def _frauds(self, feature: Feature) -> tuple[Integers, Integers, NDArray[np.intp]]:
+        """From and until which place each fraud is one of those that the feature looks at, and its row."""
+        first, second = feature.bounds
+        rows = np.flatnonzero(self._known != NEVER)
+        known = self._known[rows]
+        wait = np.where(known == UNDATED, feature.delay // MICROSECOND, known - self.instants[rows])
+        at = self.timeline.at[rows]
+        return at + np.clip(wait, first, second), at + second, rows
+
+    def squares(self, bounds: Bounds) -> Floats:
+        """The sum of the squares of the window's amounts, exact as an integer and rounded once, to float64."""
+        largest = int(np.abs(self.amounts).max())
+        if int(self.window(bounds).n.max()) * largest * largest <= NEVER:
+            return self._squared(bounds).astype(np.float64)
+        return self._wide_squared(bounds).cast(pl.Float64).to_numpy()
+
+    def _wide_squared(self, bounds: Bounds) -> pl.Series:
+        until, since = (self._wide_squares.gather(pl.Series(self.position(offset))) for offset in bounds)
+        return until - since
+
     def _squared(self, bounds: Bounds) -> Integers:
         until, since = map(self.position, bounds)
         return self._squares[until] - self._squares[since]
 
     def _wide_spread(self, bounds: Bounds) -> Floats:
         n, total = (pl.Series(part).cast(pl.Int128) for part in self.window(bounds)[:2])
-        until, since = (self._wide_squares.gather(pl.Series(self.position(offset))) for offset in bounds)
-        return (n * (until - since) - total * total).cast(pl.Float64).to_numpy()
+        return (n * self._wide_squared(bounds) - total * total).cast(pl.Float64).to_numpy()
 
 
 def _running(values: Integers) -> Integers:
@@ -149,88 +202,3 @@ def _running(values: Integers) -> Integers:
     sums = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=sums[1:])
     return sums
-
-
-def _present(mask: NDArray[np.bool_], values: Floats) -> Floats:
-    return np.where(mask, values, np.nan)
-
-
-def _count(events: Events, feature: Feature) -> Floats:
-    return events.window(feature.bounds).n.astype(np.float64)
-
-
-def _sum(events: Events, feature: Feature) -> Floats:
-    return events.window(feature.bounds).total / 100.0
-
-
-def _mean(events: Events, feature: Feature) -> Floats:
-    n, total, _ = events.window(feature.bounds)
-    return _present(n > 0, total / n / 100.0)
-
-
-def _std(events: Events, feature: Feature) -> Floats:
-    n = events.window(feature.bounds).n
-    return _present(n > 1, np.sqrt(events.spread(feature.bounds) / (n * (n - 1))) / 100.0)
-
-
-def _ratio(events: Events, feature: Feature) -> Floats:
-    n, total, _ = events.window(feature.bounds)
-    return _present(total != 0, events.amounts / (total / n))
-
-
-def _zscore(events: Events, feature: Feature) -> Floats:
-    n, total, _ = events.window(feature.bounds)
-    std = np.sqrt(events.spread(feature.bounds) / (n * (n - 1)))
-    return _present((n > 1) & (std > 0.0), (events.amounts - total / n) / std)
-
-
-def _since(events: Events, feature: Feature) -> Floats:
-    n, _, newest = events.window(feature.bounds)
-    return _present(n > 0, (events.instants - events.instants[newest]) / 1e6)
-
-
-def _fraud_count(events: Events, feature: Feature) -> Floats:
-    return events.frauds(feature.bounds).astype(np.float64)
-
-
-def _fraud_ratio(events: Events, feature: Feature) -> Floats:
-    n = events.window(feature.bounds).n
-    return np.where(n > 0, events.frauds(feature.bounds) / n, 0.0)
-
-
-def _new(events: Events, feature: Feature) -> Floats:
-    """Whether the window of those events that have the key and the value is empty."""
-    assert feature.field is not None
-    rows, pairs = events.values(feature.field)
-    timeline = Timeline(pairs, events.instants[rows], events.reach)
-    first, second = feature.bounds
-    new = np.full(len(events.keys), np.nan)
-    new[rows] = timeline.passed(first) == timeline.passed(second)
-    return new
-
-
-def _distinct(events: Events, feature: Feature) -> Floats:
-    """A value counts once: an event stands for its value until the next event with the same value takes over."""
-    assert feature.field is not None
-    rows, pairs = events.values(feature.field)
-    first, second = feature.bounds
-    at = events.timeline.at[rows]
-    ends = at + second
-    again = np.flatnonzero(pairs[1:] == pairs[:-1])
-    ends[again] = np.minimum(ends[again], at[again + 1] + first)
-    return events.timeline.active(at + first, ends).astype(np.float64)
-
-
-MEASURES: Final[dict[Aggregate, Callable[[Events, Feature], Floats]]] = {
-    Aggregate.COUNT: _count,
-    Aggregate.SUM: _sum,
-    Aggregate.MEAN: _mean,
-    Aggregate.STD: _std,
-    Aggregate.RATIO: _ratio,
-    Aggregate.ZSCORE: _zscore,
-    Aggregate.SINCE: _since,
-    Aggregate.NEW: _new,
-    Aggregate.DISTINCT: _distinct,
-    Aggregate.FRAUD_COUNT: _fraud_count,
-    Aggregate.FRAUD_RATIO: _fraud_ratio,
-}

@@ -1,7 +1,4 @@
-"""A labelled history, simulated: honest payments with habits, and frauds by the bots of ``features.bots``.
-
-Who pays whom, when and how much follows the simulator of Le Borgne et al., "Reproducible Machine Learning for Credit
-Card Fraud Detection: Practical Handbook" (2022), chapter 3. Transaction types, locations and devices are ours.
+"""A labelled history, simulated: the honest payments of ``training.population``, and frauds by ``features.bots``.
 
     python -m training.simulate history.parquet --seed 7 --accounts 5000 --days 183
 
@@ -16,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,30 +24,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from features.bots import CODES, HONEST, SCENARIOS, Integers, Traffic, inject, scaled
+from features.bots import CODES, HONEST, SCENARIOS, Bot, Traffic, inject, scaled
 from features.definitions import LABEL_DELAY
 from features.errors import InvalidSetting, VigieError
-from features.transaction import microseconds
+from training.population import ONLINE, TYPES, Population, honest
 
-TYPES: Final = ("card_present", "contactless", "online", "withdrawal")
 MERCHANTS_AN_ACCOUNT: Final = 2  # as in the Handbook: 10,000 for 5,000
 STAGES: Final = 3
 MAX_ROWS: Final = 100_000_000
 MAX_INTENSITY: Final = 10_000
-_ONLINE: Final = TYPES.index("online")
-_TYPE_WEIGHTS: Final = (4.0, 3.0, 2.0, 1.0)
-_RADIUS: Final = 5.0
-_CELL: Final = 10.0
-_MAP: Final = 10  # cells along a side of the map, at least: room for payments made far from home
-_AWAY: Final = 0.01  # the share of online payments that are made from somewhere on the map
-_SLOTS: Final = 3
-_DEVICE_DAYS: Final = (200.0, 800.0)  # how long a device is kept, least and most
-_DAY_SECONDS: Final = 86_400
 _MICROSECONDS: Final = 1_000_000
 _ROW_GROUP: Final = 131_072
 _INSTANT: Final = pl.Datetime("us", "UTC")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +78,34 @@ def simulate(spec: Simulation, advance: Callable[[], object] = lambda: None) -> 
     ``fraud_scenario`` and ``labelled_at`` are null for honest rows; a fraud is reported within ``LABEL_DELAY``.
     Calls ``advance`` after each of its ``STAGES``. Raises ``InvalidSetting``, also where nobody happens to pay.
     """
-    merchants = spec.merchants or MERCHANTS_AN_ACCOUNT * spec.accounts
-    bots = scaled(spec.scenarios, spec.accounts, merchants, intensity=spec.intensity, online=_ONLINE)
+    scripts = bots(spec)
     rng = np.random.default_rng(spec.seed)
-    honest = _honest(spec, merchants, rng)
-    if not len(honest):
+    _, payments = _honest(spec, rng)
+    if not len(payments):
         raise InvalidSetting(f"no payment came of {spec}; choose more accounts, days, or a higher rate")
     advance()
-    traffic = inject(honest, bots, rng)
+    traffic = inject(payments, scripts, rng)
     advance()
     history = _history(traffic, rng)
     advance()
     return history
+
+
+def population(spec: Simulation) -> Population:
+    """The accounts of ``simulate(spec)``; account 12 is the ``account_id`` A0000012, and so on for the other ids."""
+    who, _ = _honest(spec, np.random.default_rng(spec.seed))
+    return who
+
+
+def bots(spec: Simulation) -> list[Bot]:
+    """The bots that ``simulate(spec)`` runs, in their order. Raises ``InvalidSetting``."""
+    return scaled(spec.scenarios, spec.accounts, _merchants(spec), intensity=spec.intensity, online=ONLINE)
+
+
+def unreported(age: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of frauds that are not reported yet at an age, in units of ``LABEL_DELAY``: 1 - Beta(2, 2)."""
+    age = np.clip(age, 0, 1)
+    return 1 - age**2 * (3 - 2 * age)
 
 
 def write(history: pl.DataFrame, out: Path) -> None:
@@ -133,90 +134,19 @@ def check_writable(out: Path) -> None:
         raise InvalidSetting(f"{out} is a folder; name a file in it")
 
 
-def _honest(spec: Simulation, merchants: int, rng: np.random.Generator) -> Traffic:
-    side = float(np.sqrt(merchants))  # one merchant a unit of area, as the Handbook's 10,000 on 100 x 100
-    home = rng.uniform(0, side, (spec.accounts, 2))
-    shop = rng.uniform(0, side, (merchants, 2))
-    mean = rng.uniform(5, 100, spec.accounts)
-    rate = rng.uniform(0, 2 * spec.rate, spec.accounts)
-    near, first, reachable = _merchants_near(home, shop)
-
-    rate[reachable == 0] = 0.0  # as in the Handbook: without a merchant near home, no payments
-    payments = rng.poisson(rate[:, np.newaxis], (spec.accounts, spec.days))
-    account, day = (np.repeat(axis, payments.ravel()) for axis in np.indices(payments.shape).reshape(2, -1))
-    second = rng.normal(_DAY_SECONDS / 2, 20_000, len(account)).astype(np.int64)
-    awake = (second > 0) & (second < _DAY_SECONDS)
-    account, second = account[awake], (day * _DAY_SECONDS + second)[awake]
-    in_time = np.argsort(second, kind="stable")
-    account, second = account[in_time], second[in_time]
-
-    amount = rng.normal(mean[account], mean[account] / 2)
-    negative = np.flatnonzero(amount < 0)
-    amount[negative] = rng.uniform(0, 2 * mean[account[negative]])
-    merchant = near[first[account] + rng.integers(0, reachable[account])]
-    kind = _kinds(spec.accounts, account, rng)
-    return Traffic(
-        account=account.astype(np.int32),
-        merchant=merchant.astype(np.int32),
-        amount=np.rint(amount * 100).astype(np.int64),
-        timestamp=microseconds(datetime(spec.start.year, spec.start.month, spec.start.day, tzinfo=UTC))
-        + second * _MICROSECONDS,
-        transaction_type=kind,
-        location=_locations(home[account], shop[merchant], kind == _ONLINE, side, rng),
-        device=_devices(spec.accounts, account, second / _DAY_SECONDS, rng),
-        fraud=np.full(len(account), HONEST, np.int8),
-        row=np.arange(len(account)),
+def _honest(spec: Simulation, rng: np.random.Generator) -> tuple[Population, Traffic]:
+    return honest(
+        accounts=spec.accounts,
+        merchants=_merchants(spec),
+        days=spec.days,
+        start=spec.start,
+        mean_rate=spec.rate,
+        rng=rng,
     )
 
 
-def _merchants_near(home: Floats, shop: Floats) -> tuple[Integers, Integers, Integers]:
-    """The merchants within the radius of each account, one account after the other; where each begins; how many."""
-    by_x = np.argsort(shop[:, 0], kind="stable")
-    x, y = shop[by_x].T
-    low, high = np.searchsorted(x, home[:, 0] - _RADIUS), np.searchsorted(x, home[:, 0] + _RADIUS, "right")
-    near = []
-    for (at_x, at_y), begin, end in zip(home, low, high, strict=True):
-        inside = (x[begin:end] - at_x) ** 2 + (y[begin:end] - at_y) ** 2 < _RADIUS**2
-        near.append(by_x[begin:end][inside])
-    count = np.array([len(some) for some in near])
-    return np.concatenate(near), np.cumsum(count) - count, count
-
-
-def _kinds(accounts: int, account: Integers, rng: np.random.Generator) -> NDArray[np.int32]:
-    """A transaction type for each payment; each account has its own mix of them."""
-    mix = np.cumsum(rng.dirichlet(_TYPE_WEIGHTS, accounts), axis=1)
-    drawn = rng.random(len(account))
-    kind = np.zeros(len(account), np.int32)
-    for up_to in mix.T[:-1]:
-        kind += drawn > up_to[account]
-    return kind
-
-
-def _locations(
-    home: Floats, shop: Floats, online: NDArray[np.bool_], side: float, rng: np.random.Generator
-) -> NDArray[np.int32]:
-    """The cell of the map where each payment is made: at the merchant's, or online from home, seldom from elsewhere."""
-    columns = max(_MAP, int(np.ceil(side / _CELL)))
-    x, y = np.where(online[:, np.newaxis], home, shop).T // _CELL
-    cell: NDArray[np.int32] = (x * columns + y).astype(np.int32)
-    away = np.flatnonzero(online & (rng.random(len(online)) < _AWAY))
-    cell[away] = rng.integers(0, columns**2, len(away))
-    return cell
-
-
-def _devices(accounts: int, account: Integers, day: Floats, rng: np.random.Generator) -> NDArray[np.int32]:
-    """The device of each payment. An account has one to three, prefers some to others, and replaces each in time."""
-    owned = rng.integers(1, _SLOTS, accounts, endpoint=True)
-    favourite = np.where(owned == 1, 1.0, rng.uniform(0.5, 0.9, accounts))
-    second = np.where(owned == _SLOTS, favourite + 0.7 * (1 - favourite), 1.0)
-    kept = rng.uniform(*_DEVICE_DAYS, (accounts, _SLOTS))
-    age = rng.uniform(0, kept)
-    drawn = rng.random(len(account))
-    slot = (drawn > favourite[account]).astype(np.int64) + (drawn > second[account])
-    generation = ((day + age[account, slot]) // kept[account, slot]).astype(np.int64)
-    number = (account * _SLOTS + slot) * (generation.max(initial=0) + 1) + generation
-    _, code = np.unique(number, return_inverse=True)
-    return code.astype(np.int32)
+def _merchants(spec: Simulation) -> int:
+    return spec.merchants or MERCHANTS_AN_ACCOUNT * spec.accounts
 
 
 def _history(traffic: Traffic, rng: np.random.Generator) -> pl.DataFrame:
@@ -247,22 +177,14 @@ def _ids(prefix: str, digits: int, codes: pl.Expr) -> pl.Expr:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser("python -m training.simulate", description="Simulate a labelled history.")
-    standard = Simulation()
     parser.add_argument("out", type=Path, help="file to write: .parquet or .csv")
-    parser.add_argument("--accounts", type=int, default=standard.accounts)
-    parser.add_argument("--merchants", type=int, help="default: two an account")
-    parser.add_argument("--days", type=int, default=standard.days)
-    parser.add_argument("--start", type=_date, default=standard.start, help="first day, such as 2018-04-01")
-    parser.add_argument("--rate", type=float, default=standard.rate, help="mean transactions an account makes a day")
-    parser.add_argument("--bots", type=_names, default=SCENARIOS, help=f"none, or some of {','.join(SCENARIOS)}")
-    parser.add_argument("--intensity", type=float, default=1.0, help="multiplies how many victims the bots take a day")
-    parser.add_argument("--seed", type=int, default=standard.seed)
-    options = vars(parser.parse_args(arguments))
-    out, scenarios = options.pop("out"), options.pop("bots")
+    add_options(parser, Simulation())
+    options = parser.parse_args(arguments)
+    out: Path = options.out
     begun = time.perf_counter()
     try:
         check_writable(out)
-        spec = Simulation(scenarios=scenarios, **options)
+        spec = chosen(options)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task(f"simulating {out.name}", total=STAGES + 1)
             history = simulate(spec, partial(progress.advance, task))
@@ -273,6 +195,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write(_summary(history, spec, out, time.perf_counter() - begun))
     return 0
+
+
+def add_options(parser: argparse.ArgumentParser, standard: Simulation) -> None:
+    """Adds an option for each field of a ``Simulation``; ``standard`` has the defaults."""
+    parser.add_argument("--accounts", type=int, default=standard.accounts)
+    parser.add_argument("--merchants", type=int, help="default: two an account")
+    parser.add_argument("--days", type=int, default=standard.days)
+    parser.add_argument("--start", type=_date, default=standard.start, help="first day, such as 2018-04-01")
+    parser.add_argument("--rate", type=float, default=standard.rate, help="mean transactions an account makes a day")
+    parser.add_argument(
+        "--bots", type=_names, default=standard.scenarios, help=f"none, or some of {','.join(SCENARIOS)}"
+    )
+    parser.add_argument(
+        "--intensity", type=float, default=standard.intensity, help="multiplies how many victims the bots take a day"
+    )
+    parser.add_argument("--seed", type=int, default=standard.seed)
+
+
+def chosen(options: argparse.Namespace) -> Simulation:
+    """What ``add_options`` asked for. Raises ``InvalidSetting``."""
+    given = {field.name: getattr(options, field.name) for field in fields(Simulation) if field.name != "scenarios"}
+    return Simulation(scenarios=options.bots, **given)
 
 
 def _summary(history: pl.DataFrame, spec: Simulation, out: Path, seconds: float) -> str:

@@ -23,7 +23,7 @@ from features.definitions import FEATURES, Aggregate, Entity, Feature
 from features.history import load
 from features.measures import MEASURES
 from features.transaction import Label, Transaction
-from features.windows import MEASURES as ARRAYS
+from features.formulas import MEASURES as ARRAYS
 from features.windows import Events
 from flows import past, stop
 from training.simulate import Simulation, simulate, write

@@ -37,7 +37,8 @@ def _tiny() -> tuple[Feature, ...]:
         for window, delay in windows:
             for aggregate in WINDOWED:
                 chosen = subject if aggregate in {Aggregate.NEW, Aggregate.DISTINCT} else None
-                features.append(Feature(entity, aggregate, window * US, delay * US, chosen))
+                reference = (window + 6) * US if aggregate is Aggregate.TREND else None
+                features.append(Feature(entity, aggregate, window * US, delay * US, chosen, reference))
     return (Feature(Entity.TRANSACTION, Aggregate.AMOUNT), *features)
 
 

@@ -105,17 +105,10 @@ def frame(records: Sequence[Record], world: str = "") -> pl.DataFrame:
                     "location": record.location,
                     "device_id": record.device_id,
                     "is_fraud": label is not None and label.is_fraud,
-                    "labelled_at": _known_at(label),
+                    "labelled_at": None if label is None else EPOCH + label.labelled_at * MICROSECOND,
                 }
             )
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-
-
-def _known_at(label: Label | None) -> object:
-    # A null means "known by the time the delay is over", which is what a label of the transaction's own instant is.
-    if label is None or label.labelled_at == label.timestamp:
-        return None
-    return EPOCH + label.labelled_at * MICROSECOND
 
 
 def bits(values: Floats) -> list[str]:

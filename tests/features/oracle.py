@@ -6,6 +6,7 @@ with ``features.batch`` or ``features.state``. Means and variances are exact fra
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from features.definitions import Aggregate, Entity, Feature
+from features.definitions import AS_KNOWN, OF_LABELS, Aggregate, Entity, Feature
 from features.transaction import Label, Transaction
 
 Record = Transaction | Label
@@ -48,12 +49,40 @@ def value(feature: Feature, transaction: Transaction, records: Sequence[Record])
                 return len(occurring)
             own = getattr(transaction, feature.field)
             return MISSING if own is None else float(own not in occurring)
-        case Aggregate.FRAUD_COUNT:
-            return _frauds(feature, transaction.timestamp, events, labels)
-        case Aggregate.FRAUD_RATIO:
-            return _frauds(feature, transaction.timestamp, events, labels) / len(inside) if inside else 0.0
+        case Aggregate.TREND:
+            longer = dataclasses.replace(feature, window=feature.reference)
+            reference = [e.amount for e in events if _in_window(longer, e.timestamp, transaction.timestamp)]
+            if not inside or not sum(reference):
+                return MISSING
+            squares = float(sum(event.amount**2 for event in inside))
+            return math.sqrt(squares / len(inside)) / (sum(reference) / len(reference))
+        case aggregate if aggregate in OF_LABELS:
+            known = _known(feature, transaction.timestamp, events, labels)
+            return _of_labels(aggregate, transaction.timestamp, known, events, inside)
         case _:
             return _of_amounts(feature.aggregate, [event.amount for event in inside], transaction.amount)
+
+
+def _of_labels(
+    aggregate: Aggregate, t: int, known: list[int], events: Sequence[Transaction], inside: Sequence[Transaction]
+) -> float:
+    """``known``: the instants of the known frauds."""
+    match aggregate:
+        case Aggregate.FRAUD_COUNT | Aggregate.KNOWN_FRAUD_COUNT:
+            return len(known)
+        case Aggregate.FRAUD_RATIO:
+            return len(known) / len(inside) if inside else 0.0
+        case Aggregate.KNOWN_FRAUD_MEAN:
+            largest = [max(event.amount for event in events if event.timestamp == instant) for instant in known]
+            return float(Fraction(sum(largest), len(known))) / 100 if known else MISSING
+        case Aggregate.SINCE_KNOWN_FRAUD:
+            return (t - max(known)) / 1_000_000 if known else MISSING
+    assert aggregate is Aggregate.SINCE_HONEST
+    honest = [event.timestamp for event in inside]
+    for instant in known:
+        if instant in honest:
+            honest.remove(instant)
+    return (t - max(honest)) / 1_000_000 if honest else MISSING
 
 
 def _of_itself(aggregate: Aggregate, transaction: Transaction) -> float:
@@ -90,20 +119,21 @@ def _of_amounts(aggregate: Aggregate, amounts: list[int], own: int) -> float:
     raise AssertionError(aggregate)
 
 
-def _frauds(feature: Feature, t: int, events: Sequence[Transaction], labels: Sequence[Label]) -> int:
-    """How many labelled transactions in the window count as frauds at t.
+def _known(feature: Feature, t: int, events: Sequence[Transaction], labels: Sequence[Label]) -> list[int]:
+    """The instants of the labelled transactions in the window that count as frauds at t.
 
     Of what was said of one transaction, the last that was said by t is in effect. A label whose transaction is not
     there (no event of the entity at its instant) says nothing yet.
     """
-    frauds = 0
+    frauds = []
     for transaction_id in {label.transaction_id for label in labels}:
         said = [label for label in labels if label.transaction_id == transaction_id and label.labelled_at <= t]
         if not said:
             continue
         in_effect = max(said, key=lambda label: (label.labelled_at, label.is_fraud))
         present = any(event.timestamp == in_effect.timestamp for event in events)
-        frauds += present and in_effect.is_fraud and _in_window(feature, in_effect.timestamp, t)
+        if present and in_effect.is_fraud and _in_window(feature, in_effect.timestamp, t):
+            frauds.append(in_effect.timestamp)
     return frauds
 
 
@@ -112,6 +142,8 @@ def _in_window(feature: Feature, timestamp: int, t: int) -> bool:
     microsecond = timedelta(microseconds=1)
     if not feature.delay:
         return t - feature.window // microsecond < timestamp < t
+    if feature.aggregate in AS_KNOWN:
+        return t - (feature.delay + feature.window) // microsecond < timestamp < t
     end = t - feature.delay // microsecond
     return end - feature.window // microsecond < timestamp <= end
 

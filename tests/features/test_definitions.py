@@ -85,6 +85,7 @@ def test_whatever_changes_in_a_spec_changes_its_name_and_the_fingerprint(feature
             dataclasses.replace(feature, window=feature.window + timedelta(microseconds=1)),
             dataclasses.replace(feature, delay=feature.delay + timedelta(microseconds=1)),
             dataclasses.replace(feature, field="channel"),
+            dataclasses.replace(feature, reference=timedelta(days=100)),
         ]
     specs = [feature, *changed]
     assert len({spec.name for spec in specs}) == len(specs)
@@ -93,7 +94,7 @@ def test_whatever_changes_in_a_spec_changes_its_name_and_the_fingerprint(feature
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Feature)])
 def test_every_field_of_a_spec_is_among_those_changed_above(name: str) -> None:
-    assert name in {"entity", "aggregate", "window", "delay", "field"}
+    assert name in {"entity", "aggregate", "window", "delay", "field", "reference"}
 
 
 def test_fields_that_differ_by_their_suffix_alone_have_different_fingerprints() -> None:
@@ -120,7 +121,7 @@ def test_the_label_delay_moves_the_features_of_labels_alone() -> None:
     standard, quick = feature_set(), feature_set(DAY)
     assert standard == FEATURES == feature_set(LABEL_DELAY)
     moved = [(old, new) for old, new in zip(standard, quick, strict=True) if old != new]
-    assert len(moved) == 9
+    assert len(moved) == 13
     for old, new in moved:
         assert old == dataclasses.replace(new, delay=LABEL_DELAY)
         assert old.entity is Entity.MERCHANT
@@ -144,16 +145,19 @@ def test_bounds_are_offsets_of_the_first_and_beyond_the_last_event_inside() -> N
     assert Feature(Entity.ACCOUNT, Aggregate.COUNT, timedelta(seconds=5)).bounds == (1, 5 * second)
     delayed = Feature(Entity.MERCHANT, Aggregate.COUNT, timedelta(seconds=5), timedelta(seconds=2))
     assert delayed.bounds == (2 * second, 7 * second)
+    known = Feature(Entity.MERCHANT, Aggregate.KNOWN_FRAUD_COUNT, timedelta(seconds=5), timedelta(seconds=2))
+    assert known.bounds == (1, 7 * second)
     with pytest.raises(ValueError, match="hour has no window"):
         _ = Feature(Entity.TRANSACTION, Aggregate.HOUR).bounds
 
 
 def test_reach_is_the_longest_look_back() -> None:
-    assert reach(FEATURES) == reach(FEATURES, Entity.MERCHANT) == 37 * DAY
-    assert reach(FEATURES, Entity.ACCOUNT) == 30 * DAY
+    assert reach(FEATURES) == reach(FEATURES, Entity.ACCOUNT) == 90 * DAY
+    assert reach(FEATURES, Entity.MERCHANT) == 37 * DAY
     assert reach(FEATURES, Entity.TRANSACTION) == timedelta(0)
     assert reach([]) == timedelta(0)
     assert reach([dataclasses.replace(MEAN_7D, delay=DAY), MEAN_7D]) == 8 * DAY
+    assert reach([Feature(Entity.ACCOUNT, Aggregate.TREND, DAY, reference=9 * DAY), MEAN_7D]) == 9 * DAY
 
 
 def test_a_feature_of_the_contract_is_there_for_each_demand() -> None:

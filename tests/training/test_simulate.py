@@ -15,7 +15,8 @@ import pytest
 from features.bots import SCENARIOS
 from features.errors import InvalidSetting
 from features.history import load
-from training.simulate import MAX_ROWS, TYPES, Simulation, _merchants_near, main, simulate, write
+from training.population import ONLINE, TYPES, merchants_near
+from training.simulate import MAX_ROWS, Simulation, main, population, simulate, unreported, write
 
 SPEC = Simulation(accounts=2_500, days=90, seed=11)
 SMALL = Simulation(accounts=200, days=20, seed=3)
@@ -166,7 +167,7 @@ def test_merchants_lie_within_the_radius_of_home(history: pl.DataFrame) -> None:
 def test_merchants_near_are_those_of_a_search_through_all() -> None:
     rng = np.random.default_rng(0)
     home, shop = rng.uniform(0, 30, (50, 2)), rng.uniform(0, 30, (300, 2))
-    near, first, count = _merchants_near(home, shop)
+    near, first, count = merchants_near(home, shop)
     for account, place in enumerate(home):
         found = near[first[account] : first[account] + count[account]]
         assert set(found.tolist()) == set(np.flatnonzero(np.linalg.norm(shop - place, axis=1) < 5).tolist())
@@ -189,6 +190,38 @@ def test_accounts_have_habits(honest: pl.DataFrame) -> None:
     online = busy.filter(transaction_type="online")
     away = online.filter(pl.col("location") != pl.col("location").mode().first().over("account_id"))
     assert away.height / online.height == pytest.approx(0.01, rel=0.25)
+
+
+def test_the_population_is_the_one_that_paid(history: pl.DataFrame, honest: pl.DataFrame) -> None:
+    who = population(SPEC)
+    coded = honest.with_columns(pl.col("account_id", "merchant_id").str.slice(1).cast(pl.Int64))
+    paid = (
+        coded.filter(pl.len().over("account_id") > 100)
+        .group_by("account_id")
+        .agg(
+            pl.len(),
+            mean=pl.col("amount").mean(),
+            online=(pl.col("transaction_type") == TYPES[ONLINE]).mean(),
+            merchants=pl.col("merchant_id").unique(),
+        )
+    )
+    accounts = paid["account_id"].to_numpy()
+    # Each mean has a standard error of a twentieth or less; spikes took away what is above 220.
+    assert paid["mean"].to_numpy() / who.mean[accounts] == pytest.approx(1.0, abs=0.25)
+    assert paid["online"].to_numpy() == pytest.approx(who.mix[accounts, ONLINE], abs=0.2)
+    awake = normal(43_200 / 20_000) - normal(-43_200 / 20_000)
+    expected = who.rate[accounts] * SPEC.days * awake
+    assert (np.abs(paid["len"].to_numpy() - expected) < 5 * np.sqrt(expected) + 0.1 * expected).all()
+    for account, merchants in paid.select("account_id", "merchants").head(50).iter_rows():
+        near = who.near[who.first[account] : who.first[account] + who.reachable[account]]
+        assert set(merchants) <= set(near.tolist())
+    assert who.devices.sum(axis=1) == pytest.approx(1.0)
+    # How long the frauds took to be reported is what the function says of them.
+    delay = history.filter("is_fraud").select(pl.col("labelled_at") - pl.col("timestamp")).to_series() / timedelta(
+        days=7
+    )
+    for age in (0.2, 0.5, 0.8):
+        assert (delay > age).mean() == pytest.approx(unreported(np.array([age]))[0], abs=0.04)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
