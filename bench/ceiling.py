@@ -33,13 +33,12 @@ from features.batch import compute
 from features.definitions import LABEL_DELAY
 from features.errors import VigieError
 from features.history import load
-from training.calibration import Budget, choose_threshold
 from training.evaluate import CARDS, Evaluation, judge, known_compromised
 from training.pipeline import Options, train
 from training.population import ONLINE, TYPES
 from training.progress import Stages
 from training.simulate import STAGES, Simulation, add_options, bots, chosen, population, simulate, unreported, write
-from training.split import DAY
+from training.thresholds import AlertRate
 
 ORACLE: Final = "oracle"
 DELAYED: Final = "oracle, delayed labels"
@@ -86,7 +85,7 @@ class Ceiling:
     bots: dict[str, OfBot]
 
 
-def measure(spec: Simulation, options: Options, stages: Stages) -> Ceiling:
+def measure(spec: Simulation, options: Options, alert_rate: float, stages: Stages) -> Ceiling:
     """Simulates, trains, asks the oracles and compares. Raises ``VigieError`` where the options do not allow it."""
     with stages.stage(f"Simulating {spec.accounts:,} accounts", STAGES) as advance:
         history = canonical(simulate(spec, advance))
@@ -102,20 +101,20 @@ def measure(spec: Simulation, options: Options, stages: Stages) -> Ceiling:
         with stages.stage(f"Asking the {name}"):
             scores[name] = posterior(payments(history, delayed=delayed), who, scripts)[judged]
     merchant = history["merchant_id"].to_numpy()[judged]
-    return compare(evaluation, scores, merchant, options.budget)
+    return compare(evaluation, scores, merchant, alert_rate)
 
 
-def compare(evaluation: Evaluation, scores: dict[str, Floats], merchant: NDArray[Any], budget: Budget) -> Ceiling:
+def compare(evaluation: Evaluation, scores: dict[str, Floats], merchant: NDArray[Any], alert_rate: float) -> Ceiling:
     """Holds the scores [n] of the ``CONTENDERS`` for the held-out rows against each other; ``merchant`` [n] is paid."""
     y, scenario, period = evaluation.y, evaluation.fraud_scenario, evaluation.split.held_out
-    alerts = budget.alerts(len(y), (period.end - period.start) / DAY)
+    alerts = max(1, int(alert_rate * len(y) + 1e-9))
     overall = {
         name: judge(
             scores[name],
             y,
             account=evaluation.account,
             timestamp=evaluation.timestamp,
-            threshold=choose_threshold(scores[name], alerts),
+            threshold=float(np.partition(scores[name], -alerts)[-alerts]),
             period=period,
         )
         for name in CONTENDERS
@@ -254,9 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     console = Console(highlight=False, width=WIDTH)
     try:
-        options = Options(test_days=parsed.test_days, budget=Budget(alert_rate=parsed.alert_rate))
+        options = Options(test_days=parsed.test_days, rule=AlertRate(parsed.alert_rate))
         with Stages() as stages:
-            ceiling = measure(chosen(parsed), options, stages)
+            ceiling = measure(chosen(parsed), options, parsed.alert_rate, stages)
     except VigieError as error:
         sys.stderr.write(f"ceiling: {error}\n")
         return 2

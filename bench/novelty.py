@@ -30,12 +30,12 @@ from features.batch import compute
 from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import InvalidHistory, VigieError
 from features.history import load
-from training.calibration import Budget
 from training.compare import Rows, judged_rows, training_rows
 from training.fit import CANDIDATES, FOREST, XGBOOST, Floats, Labels, fit
 from training.progress import Stages
 from training.simulate import STAGES, add_options, chosen, simulate
-from training.split import DAY, Split, plan
+from training.split import Split, plan
+from training.thresholds import AlertRate
 
 SHARED: Final = "shared"
 ANOMALY_SHARE: Final = 0.2  # of the alerts, where the budget is shared
@@ -66,7 +66,7 @@ def share_alerts(scores: Floats, anomaly: Floats, alerts: int, share: float = AN
     return first | among_top(np.where(first, -np.inf, anomaly), by_anomaly)
 
 
-def measure(history: pl.DataFrame, budget: Budget, stages: Stages, *, test_days: int, seed: int = 0) -> list[Novelty]:
+def measure(history: pl.DataFrame, rule: AlertRate, stages: Stages, *, test_days: int, seed: int = 0) -> list[Novelty]:
     """Holds out each kind of fraud that the canonical ``history`` names. Raises ``InvalidHistory``."""
     kinds = history["fraud_scenario"].drop_nulls().unique().sort().to_list()
     if len(kinds) < 2:
@@ -74,21 +74,21 @@ def measure(history: pl.DataFrame, budget: Budget, stages: Stages, *, test_days:
     split = plan(history, label_delay=LABEL_DELAY, reach=reach(FEATURES), test_days=test_days)
     with stages.stage("Learning from all kinds of fraud"):
         rows, margins = _judged(history, split, (XGBOOST,), seed)
-    seen = among_top(margins[XGBOOST], _alerts(rows, budget))
+    seen = among_top(margins[XGBOOST], _alerts(rows, rule))
     found = []
     for kind in kinds:
         with stages.stage(f"Learning from all but {kind}"):
             new = (pl.col("timestamp") < split.as_of) & pl.col("fraud_scenario").eq_missing(kind)
             rest, margins_of_rest = _judged(history.filter(~new), split, CANDIDATES, seed)
-            found.append(compare(kind, rest, margins_of_rest, budget, _share(seen, rows.fraud_scenario == kind)))
+            found.append(compare(kind, rest, margins_of_rest, rule, _share(seen, rows.fraud_scenario == kind)))
     return found
 
 
-def compare(kind: str, rows: Rows, margins: dict[str, Floats], budget: Budget, seen_found: float) -> Novelty:
+def compare(kind: str, rows: Rows, margins: dict[str, Floats], rule: AlertRate, seen_found: float) -> Novelty:
     """What is found of a kind among held-out ``rows``, by the margins [n] of ``CANDIDATES`` that have not seen it."""
     new = rows.fraud_scenario == kind
     known = rows.y & ~new
-    alerts = _alerts(rows, budget)
+    alerts = _alerts(rows, rule)
     alerted = {name: among_top(margin, alerts) for name, margin in margins.items()}
     alerted[SHARED] = share_alerts(margins[XGBOOST], margins[FOREST], alerts)
     return Novelty(
@@ -119,8 +119,8 @@ def _share(alerted: Labels, rows: Labels) -> float:
     return float(alerted[rows].mean()) if rows.any() else float("nan")
 
 
-def _alerts(rows: Rows, budget: Budget) -> int:
-    return budget.alerts(len(rows.y), (rows.period.end - rows.period.start) / DAY)
+def _alerts(rows: Rows, rule: AlertRate) -> int:
+    return max(1, int(rule.share * len(rows.y) + 1e-9))
 
 
 def table(found: Sequence[Novelty]) -> Table:
@@ -161,20 +161,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     console = Console(highlight=False, width=WIDTH)
     try:
-        budget = Budget(alert_rate=parsed.alert_rate)
+        rule = AlertRate(parsed.alert_rate)
         with Stages() as stages:
             if parsed.data:
                 history = load(parsed.data)
             else:
                 with stages.stage(f"Simulating {parsed.accounts:,} accounts", STAGES) as advance:
                     history = canonical(simulate(chosen(parsed), advance))
-            found = measure(history, budget, stages, test_days=parsed.test_days)
+            found = measure(history, rule, stages, test_days=parsed.test_days)
     except VigieError as error:
         sys.stderr.write(f"novelty: {error}\n")
         return 2
     console.print(table(found))
     console.print("AUC     ROC, the kind that was held out against honest transactions")
-    console.print(f"found   share of its frauds among the alerts; budget: {budget}")
+    console.print(f"found   share of its frauds among the alerts; budget: {rule}")
     console.print(f"shared  {1 - ANOMALY_SHARE:.0%} of the alerts by XGBoost's score, the rest by the anomaly score")
     console.print("if seen what XGBoost finds of it having learned from it; others: what is found of the other kinds")
     return 0

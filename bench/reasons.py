@@ -42,14 +42,14 @@ from features.contributions import Contributions
 from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import VigieError
 from features.history import column_map, load
-from training.calibration import Calibration, calibrate, choose_threshold
+from training.calibration import Calibration, calibrate
 from training.compare import Rows, judged_rows, training_rows
 from training.export import build
 from training.fit import CANDIDATES, XGBOOST, XGBOOST_PARAMETERS, Models, fit
-from training.pipeline import DEFAULT_BUDGET
+from training.pipeline import DEFAULT_RULE
 from training.progress import Stages
 from training.simulate import simulate, write
-from training.split import DAY, plan
+from training.split import plan
 from training.train import SIMULATION
 
 Matrix = NDArray[np.float32]
@@ -206,12 +206,11 @@ def run(history: pl.DataFrame, test_days: int, wanted: int, seconds: float, stag
     # Calibrated on the very rows, which is no matter here: it multiplies what every method says by the same slope.
     calibration = calibrate(margin, rows.y)
     scores = calibration.scores(margin)
-    allowed = DEFAULT_BUDGET.alerts(len(scores), (rows.period.end - rows.period.start) / DAY)
-    alerts = int((scores >= choose_threshold(scores, allowed)).sum())
+    alerts = int((scores >= DEFAULT_RULE.threshold(rows.scored(scores))).sum())
     chosen = np.argsort(-scores, kind="stable")[:wanted]
     console.print(
         f"The {len(chosen):,} highest scores of {len(scores):,} held-out rows, {split.held_out}; the first {alerts:,} "
-        f"would be alerts ({DEFAULT_BUDGET})"
+        f"would be alerts ({DEFAULT_RULE})"
     )
     highest = dataclasses.replace(
         rows, **{name: getattr(rows, name)[chosen] for name in ("features", "y", "account", "timestamp", "amount")}

@@ -13,10 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.definitions import FEATURES, OF_LABELS, Aggregate, Entity, Feature, reach
+from features.definitions import FEATURES, OF_LABELS, Aggregate, Entity, Feature
 from features.formulas import MEASURES
 from features.timeline import Keys, chunks
-from features.transaction import MICROSECOND
 from features.windows import NEVER, UNDATED, Codes, Events
 
 _DAY = 86_400_000_000
@@ -60,7 +59,7 @@ def _own(feature: Feature) -> pl.Expr:
 
 
 def _of_entity(history: pl.DataFrame, entity: Entity, features: Sequence[Feature]) -> list[pl.Series]:
-    span = reach(features) // MICROSECOND
+    span = max(f.farthest for f in features)
     strange = [f.name for f in features if f.aggregate not in MEASURES]
     if strange:
         raise ValueError(f"{', '.join(strange)}: not an aggregate of an entity's events")

@@ -43,7 +43,8 @@ class Aggregate(StrEnum):
     Of the events in the window: SINCE (seconds since the newest); NEW (1 where the field's value does not occur);
     DISTINCT (how many values of the field occur).
     Of the events in the window that are known at t as frauds: FRAUD_COUNT, FRAUD_RATIO (to all of its events; 0 where
-    it is empty). SINCE_HONEST: seconds since the newest of its events that is not known as a fraud.
+    it is empty). SINCE_HONEST: seconds since the newest of its events that is not known as a fraud; SINCE_RUN: seconds
+    since the oldest event after that one, where an unbroken run of frauds began.
     KNOWN_FRAUD_COUNT, KNOWN_FRAUD_MEAN (of their amounts, in major units), SINCE_KNOWN_FRAUD (seconds since the newest)
     do not wait for the delay: in the window and after it they see all frauds that are known at t, which are more where
     frauds are reported early. A label names an instant: of several events of an entity at one instant, a fraud's amount
@@ -67,6 +68,7 @@ class Aggregate(StrEnum):
     FRAUD_COUNT = "fraud_count"
     FRAUD_RATIO = "fraud_ratio"
     SINCE_HONEST = "seconds_since_honest"
+    SINCE_RUN = "seconds_since_fraud_run_began"
     KNOWN_FRAUD_COUNT = "known_fraud_count"
     KNOWN_FRAUD_MEAN = "known_fraud_mean"
     SINCE_KNOWN_FRAUD = "seconds_since_known_fraud"
@@ -74,7 +76,12 @@ class Aggregate(StrEnum):
 
 OF_FIELD: Final = frozenset({Aggregate.NEW, Aggregate.DISTINCT})
 AS_KNOWN: Final = frozenset({Aggregate.KNOWN_FRAUD_COUNT, Aggregate.KNOWN_FRAUD_MEAN, Aggregate.SINCE_KNOWN_FRAUD})
-OF_LABELS: Final = AS_KNOWN | {Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO, Aggregate.SINCE_HONEST}
+OF_LABELS: Final = AS_KNOWN | {
+    Aggregate.FRAUD_COUNT,
+    Aggregate.FRAUD_RATIO,
+    Aggregate.SINCE_HONEST,
+    Aggregate.SINCE_RUN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,11 @@ class Feature:
         return newest, _microseconds(self.delay + self.window)
 
     @property
+    def farthest(self) -> int:
+        """How far back it looks, in microseconds."""
+        return max(self.bounds[1], self.reference_bounds[1] if self.reference else 0)
+
+    @property
     def reference_bounds(self) -> tuple[int, int]:
         """The longer window that a TREND is held against, as ``bounds`` gives one."""
         return replace(self, window=self.reference, reference=None).bounds
@@ -135,7 +147,7 @@ def feature_set(label_delay: timedelta = LABEL_DELAY) -> tuple[Feature, ...]:
         *(Feature(account, a, 30 * DAY, field=field) for field in habits for a in (Aggregate.NEW, Aggregate.DISTINCT)),
         *(Feature(merchant, a, w) for w in short_to_long for a in (Aggregate.COUNT, Aggregate.MEAN, Aggregate.RATIO)),
         *(Feature(merchant, a, w, delay=label_delay) for w in short_to_long for a in known),
-        Feature(merchant, Aggregate.SINCE_HONEST, 30 * DAY, delay=label_delay),
+        *(Feature(merchant, a, 30 * DAY, delay=label_delay) for a in (Aggregate.SINCE_HONEST, Aggregate.SINCE_RUN)),
         Feature(merchant, Aggregate.KNOWN_FRAUD_COUNT, 7 * DAY, delay=label_delay),
         Feature(merchant, Aggregate.KNOWN_FRAUD_MEAN, 30 * DAY, delay=label_delay),
         Feature(merchant, Aggregate.SINCE_KNOWN_FRAUD, 30 * DAY, delay=label_delay),
@@ -144,8 +156,7 @@ def feature_set(label_delay: timedelta = LABEL_DELAY) -> tuple[Feature, ...]:
 
 def reach(features: Iterable[Feature], entity: Entity | None = None) -> timedelta:
     """How far back the windows look at the most, of one entity or of all."""
-    chosen = [f for f in features if f.window is not None and entity in (None, f.entity)]
-    offsets = [max(f.bounds[1], f.reference_bounds[1] if f.reference else 0) for f in chosen]
+    offsets = [f.farthest for f in features if f.window is not None and entity in (None, f.entity)]
     return timedelta(microseconds=max(offsets, default=0))
 
 

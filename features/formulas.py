@@ -84,6 +84,10 @@ def _since_honest(events: Events, feature: Feature) -> Floats:
     return _since_row(events, events.newest_honest(feature))
 
 
+def _since_run(events: Events, feature: Feature) -> Floats:
+    return _since_row(events, events.run_of_frauds(feature))
+
+
 def _since_row(events: Events, rows: Integers) -> Floats:
     return _present(rows >= 0, (events.instants - events.instants[rows]) / 1e6)
 
@@ -125,6 +129,7 @@ MEASURES: Final[dict[Aggregate, Callable[[Events, Feature], Floats]]] = {
     Aggregate.FRAUD_COUNT: _fraud_count,
     Aggregate.FRAUD_RATIO: _fraud_ratio,
     Aggregate.SINCE_HONEST: _since_honest,
+    Aggregate.SINCE_RUN: _since_run,
     Aggregate.KNOWN_FRAUD_COUNT: _fraud_count,
     Aggregate.KNOWN_FRAUD_MEAN: _known_fraud_mean,
     Aggregate.SINCE_KNOWN_FRAUD: _since_known_fraud,

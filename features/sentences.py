@@ -69,6 +69,8 @@ def _present(feature: Feature, value: float, row: Mapping[Feature, float]) -> st
             return f"{who}'s payments {when} are {_number(value)} times {_long_mean_of(feature)} (root mean square)"
         case Aggregate.SINCE_HONEST:
             return f"{_span(value)} after the newest payment {_of(feature)} known to be honest"
+        case Aggregate.SINCE_RUN:
+            return f"{_span(value)} after payments {_of(feature)} began to be fraud, without a known honest one since"
         case Aggregate.KNOWN_FRAUD_COUNT:
             known = "is" if value == 1 else "are"
             return f"{_counted(value, 'payment', 'payments')} {_of(feature)} {when} {known} known as fraud"
@@ -111,6 +113,8 @@ def _missing(feature: Feature, row: Mapping[Feature, float]) -> str:  # noqa: C9
             return f"{who} has no earlier payments {when} to hold against {_long_mean_of(feature)}"
         case Aggregate.SINCE_HONEST:
             return f"no payment {_of(feature)} is known to be honest {when}"
+        case Aggregate.SINCE_RUN:
+            return f"the newest payment {_of(feature)} that could be known as fraud is not {when}"
         case Aggregate.KNOWN_FRAUD_MEAN | Aggregate.SINCE_KNOWN_FRAUD:
             return f"no payment {_of(feature)} {when} is known as fraud"
     # The others are never missing by their definition; should a row lack one nevertheless, that is what is to be said.

@@ -218,6 +218,10 @@ class EntityState:
                 case Aggregate.SINCE_HONEST:
                     honest = self._newest_honest(frauds, since, until)
                     values[slot] = float(t - self.instants[honest]) / 1e6 if honest >= since else NAN
+                case Aggregate.SINCE_RUN if count:
+                    honest = self._newest_honest(frauds, since, until)
+                    began = bisect_right(self.instants, self.instants[honest]) if honest >= since else since
+                    values[slot] = float(t - self.instants[began]) / 1e6 if began < until else NAN
 
     def _newest_honest(self, frauds: list[tuple[int, int]], since: int, until: int) -> int:
         """The place of the newest event that is not one of these frauds; before ``since`` where there is none."""

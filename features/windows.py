@@ -129,6 +129,14 @@ class Events:
             found[wrong] = before[found[wrong]]
         return np.where(found >= since, found, -1)
 
+    def run_of_frauds(self, feature: Feature) -> Integers:
+        """The row of the oldest of the window's events after the newest honest one, -1 where it is the newest."""
+        until, since = map(self.position, feature.bounds)
+        honest = self.newest_honest(feature)
+        after = np.append(self._instants_begin, len(self.keys))[self._instant[honest] + 1]
+        began = np.where(honest >= 0, after, since)
+        return np.where(began < until, began, -1)
+
     def values(self, field: str) -> Values:
         """The events with a value of the field."""
         if field not in self._values:
@@ -163,10 +171,23 @@ class Events:
         return self._fraud_known
 
     @cached_property
+    def _new_instant(self) -> NDArray[np.bool_]:
+        """Whether a row's instant is another than that of the row before, or its key is."""
+        return np.append(True, (np.diff(self.instants) != 0) | (self.keys[1:] != self.keys[:-1]))
+
+    @cached_property
+    def _instants_begin(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self._new_instant)
+
+    @cached_property
+    def _instant(self) -> Integers:
+        """The number of each row's instant."""
+        return np.cumsum(self._new_instant) - 1
+
+    @cached_property
     def _largest_of_instant(self) -> Integers:
-        new = np.append(True, (np.diff(self.instants) != 0) | (self.keys[1:] != self.keys[:-1]))
-        largest: Integers = np.maximum.reduceat(self.amounts, np.flatnonzero(new))
-        return largest[np.cumsum(new) - 1]
+        largest: Integers = np.maximum.reduceat(self.amounts, self._instants_begin)
+        return largest[self._instant]
 
     def _frauds(self, feature: Feature) -> tuple[Integers, Integers, NDArray[np.intp]]:
         """From and until which place each fraud is one of those that the feature looks at, and its row."""

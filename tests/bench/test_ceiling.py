@@ -14,7 +14,6 @@ from bench import ceiling
 from bench.ceiling import DELAYED, MODEL, ORACLE, among_top, compare, noise
 from features.bots import SCENARIOS
 from tests.training.evaluations import evaluation
-from training.calibration import Budget
 from training.compare import judged_rows
 from training.pipeline import Options
 from training.progress import Stages
@@ -30,7 +29,7 @@ def test_of_each_bot_is_counted_what_every_contender_finds(monkeypatch: pytest.M
     unsure = sure.copy()
     unsure[burst[:3]] = 0.0005  # below every honest row
     unsure[takeover[:2]] = 0.3
-    found = compare(of, {ORACLE: sure, DELAYED: unsure, MODEL: 1 - sure}, of.account, Budget(alert_rate=of.y.mean()))
+    found = compare(of, {ORACLE: sure, DELAYED: unsure, MODEL: 1 - sure}, of.account, of.y.mean())
     assert found.alerts == of.y.sum() == len(burst) + len(takeover)
     assert sorted(found.bots) == ["burst", "takeover"]
     bursts, takeovers = found.bots["burst"], found.bots["takeover"]

@@ -12,13 +12,13 @@ from bench import novelty
 from bench.novelty import SHARED, compare, measure, share_alerts
 from features.errors import InvalidHistory
 from tests.training.fitted import simulated
-from training.calibration import Budget
 from training.compare import Rows
 from training.fit import FOREST, LOGISTIC, XGBOOST, Matrix
 from training.progress import Stages
 from training.split import DAY, Period
+from training.thresholds import AlertRate
 
-BUDGET = Budget(alert_rate=0.1)
+RULE = AlertRate(0.1)
 
 
 def test_the_shared_budget_is_spent_in_full_and_on_nothing_twice() -> None:
@@ -41,7 +41,7 @@ def test_what_is_found_of_a_kind_is_counted() -> None:
         LOGISTIC: row * 1.0,
         FOREST: np.where(row < 2, 200.0, row),
     }
-    found = compare("new", rows, margins, Budget(alert_rate=0.05), 0.75)
+    found = compare("new", rows, margins, AlertRate(0.05), 0.75)
     assert (found.frauds, found.others, found.seen_found) == (4, 4, 0.75)
     assert found.found == {XGBOOST: 0.25, LOGISTIC: 0.0, FOREST: 0.5, SHARED: 0.25}
     assert found.known_found == {XGBOOST: 1.0, LOGISTIC: 0.0, FOREST: 0.0, SHARED: 1.0}
@@ -64,7 +64,7 @@ def test_a_kind_held_out_is_nowhere_before_the_test(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(novelty, "compute", compute)
     monkeypatch.setattr(novelty, "fit", fit)
     history, _ = simulated()
-    found = measure(history, BUDGET, Stages(), test_days=14)
+    found = measure(history, RULE, Stages(), test_days=14)
     kinds = sorted(history["fraud_scenario"].drop_nulls().unique())
     assert [one.kind for one in found] == kinds
     test = history["timestamp"].dt.truncate("1d").max() - 13 * DAY  # type: ignore[operator]
@@ -82,4 +82,4 @@ def test_a_history_of_one_kind_is_refused() -> None:
     history, _ = simulated()
     one = history.filter(pl.col("fraud_scenario").is_null() | (pl.col("fraud_scenario") == "card_theft"))
     with pytest.raises(InvalidHistory, match="names 1 kinds of fraud"):
-        measure(one, BUDGET, Stages(), test_days=7)
+        measure(one, RULE, Stages(), test_days=7)

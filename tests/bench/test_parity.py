@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from bench import parity
 from features import batch
 from features.definitions import FEATURES, Aggregate, Entity, Feature
+from features.formulas import MEASURES as ARRAYS
 from features.history import load
 from features.measures import MEASURES
 from features.transaction import Label, Transaction
-from features.formulas import MEASURES as ARRAYS
 from features.windows import Events
 from flows import past, stop
 from training.simulate import Simulation, simulate, write

@@ -77,12 +77,15 @@ def _of_labels(
             return float(Fraction(sum(largest), len(known))) / 100 if known else MISSING
         case Aggregate.SINCE_KNOWN_FRAUD:
             return (t - max(known)) / 1_000_000 if known else MISSING
-    assert aggregate is Aggregate.SINCE_HONEST
     honest = [event.timestamp for event in inside]
     for instant in known:
         if instant in honest:
             honest.remove(instant)
-    return (t - max(honest)) / 1_000_000 if honest else MISSING
+    if aggregate is Aggregate.SINCE_HONEST:
+        return (t - max(honest)) / 1_000_000 if honest else MISSING
+    assert aggregate is Aggregate.SINCE_RUN
+    run = [event.timestamp for event in inside if event.timestamp > max(honest, default=-1)]
+    return (t - min(run)) / 1_000_000 if run else MISSING
 
 
 def _of_itself(aggregate: Aggregate, transaction: Transaction) -> float:

@@ -121,7 +121,7 @@ def test_the_label_delay_moves_the_features_of_labels_alone() -> None:
     standard, quick = feature_set(), feature_set(DAY)
     assert standard == FEATURES == feature_set(LABEL_DELAY)
     moved = [(old, new) for old, new in zip(standard, quick, strict=True) if old != new]
-    assert len(moved) == 13
+    assert len(moved) == 14
     for old, new in moved:
         assert old == dataclasses.replace(new, delay=LABEL_DELAY)
         assert old.entity is Entity.MERCHANT
