@@ -107,6 +107,11 @@ redrive *words: setup
 parity *words: setup
     @exec {{ python }} -m bench.parity "$@"
 
+# our models beside the Handbook's, by its protocol (simulated without DATA): just bench-quality history.parquet
+[group('check')]
+bench-quality *words: setup
+    @exec {{ python }} -m bench.quality "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup
