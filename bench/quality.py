@@ -29,7 +29,7 @@ from bench.book_features import columns
 from bench.contest import Contest, book_models, our_models, to_beat
 from bench.outcome import Block, Judge, Outcome, Part, as_json, collect
 from bench.published import Published, PublishedRow, published
-from bench.quality_tables import show
+from bench.quality_tables import WIDTH, show
 from bench.search import combinations, search
 from bench.weeks import WEEK, weeks
 from features.batch import compute
@@ -43,7 +43,6 @@ from training.split import DAY
 
 OUT: Final = Path("artifacts/bench/quality.json")
 SIMULATION: Final = Simulation(accounts=500, days=120)
-WIDTH: Final = 150  # columns of text where nobody can say how wide the page is
 
 
 def run(arguments: argparse.Namespace, console: Console) -> Outcome:
@@ -206,9 +205,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0, or 2 where the input or the options do not allow it."""
     parsed = parser().parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     try:
         run(parsed, console)
     except VigieError as error:

@@ -12,6 +12,7 @@ from bench.outcome import Block, Outcome, average, differences
 from bench.published import METRICS
 from training.evaluate import CARDS
 
+WIDTH = 170  # what the widest table takes; a narrower page wraps its lines, which loses no figure
 TITLES = ("AUC ROC", "avg. precision", f"CP@{CARDS}")
 
 
@@ -20,7 +21,7 @@ def show(outcome: Outcome, console: Console, *, verbose: bool) -> None:
     for block in (outcome.chapter_3, outcome.test, outcome.validation):
         if block is None:
             continue
-        console.print(_table(block, published=outcome.handbook))
+        console.print(table_of(block, published=outcome.handbook))
         if verbose:
             for metric, title in zip(METRICS, TITLES, strict=True):
                 console.print(_by_week(block, metric, title))
@@ -30,7 +31,8 @@ def show(outcome: Outcome, console: Console, *, verbose: bool) -> None:
         console.print(_ablation(outcome))
 
 
-def _table(block: Block, *, published: bool) -> Table:
+def table_of(block: Block, *, published: bool) -> Table:
+    """The rows of a block, means and deviations over its weeks; ``published`` figures in a column of their own."""
     table = Table(title=f"{block.title}: {_weeks(block)}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
     table.add_column("features", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from bench.contest import BOOK, CHAMPION, OUR_DAYS, PERFECT, TO_BEAT, Contestant, Measured, our_models
 from bench.outcome import collect, differences
-from bench.published import METRICS, Figures, PublishedRow
+from bench.published import METRICS, Figures, PublishedRow, published
 from bench.quality import main
+from bench.quality_tables import WIDTH, table_of
 from features.errors import InvalidHistory
 from tests.bench.small import contest
 from training.fit import FOREST_PARAMETERS, XGBOOST_PARAMETERS
@@ -33,6 +36,7 @@ def test_the_command_prints_tables_and_writes_json(
     printed = capsys.readouterr().out
     assert f"our {CHAMPION} less {TO_BEAT}" in printed
     assert "No validation week fits" in printed
+    assert "…" not in printed
     assert "published" not in printed.split("Book's rows")[0]
     content = json.loads(out.read_text(encoding="utf-8"))
     assert content["history"]["handbook"] is False
@@ -117,3 +121,16 @@ def test_published_figures_stand_beside_the_model_that_reproduces_them() -> None
         ("forest", 3, True),
         ("net", 0, True),
     ]
+
+
+def test_no_figure_of_the_handbooks_table_is_cut_short() -> None:
+    def judge(start: datetime) -> dict[Contestant, Measured]:  # noqa: ARG001 - a judge is asked about a week
+        measure = Measured(dict.fromkeys(METRICS, 0.12345), fit_seconds=1234.5, row_microseconds=123.4)
+        return {Contestant(row.model, BOOK, OUR_DAYS): measure for row in published().rows}
+
+    block = collect("t", STARTS, [judge], published=published().rows, part="test", advance=lambda: None)
+    console = Console(width=WIDTH, file=io.StringIO())
+    with console.capture() as printed:
+        console.print(table_of(block, published=True))
+    assert "0.1235 ±0.0000" in printed.get()
+    assert "…" not in printed.get()
