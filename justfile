@@ -127,6 +127,11 @@ bench-ceiling *words: setup
 bench-novelty *words: setup
     @exec {{ python }} -m bench.novelty "$@"
 
+# our models beside the Handbook's, by its protocol (simulated without DATA): just bench-quality history.parquet
+[group('check')]
+bench-quality *words: setup
+    @exec {{ python }} -m bench.quality "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup

@@ -1,0 +1,173 @@
+"""What a comparison came to: rows by block, the difference from the model to beat, and all of it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from bench.ablation import Ablated
+from bench.contest import BOOK, CHAMPION, OUR_DAYS, TO_BEAT, Contest, Contestant, Measured, Row
+from bench.published import METRICS, Figures, PublishedRow
+from training.fit import Floats
+
+Part = Literal["test", "validation"]
+Judge = Callable[[datetime], dict[Contestant, Measured]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one table: ``starts`` are the weeks that each of them was judged on."""
+
+    title: str
+    starts: tuple[datetime, ...]
+    rows: list[Row]
+
+    def row(self, model: str, learns: str) -> Row:
+        """The row of a contestant."""
+        return next(r for r in self.rows if (r.contestant.model, r.contestant.learns) == (model, learns))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Our champion less the model to beat, week by week, in one metric; both learnt from the same days."""
+
+    metric: str
+    by_week: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Over the weeks."""
+        return float(np.mean(self.by_week))
+
+    @property
+    def deviation(self) -> float:
+        """Of the population of weeks, as the Handbook gives it."""
+        return float(np.std(self.by_week))
+
+    @property
+    def wins(self) -> int:
+        """In how many weeks ours was better."""
+        return sum(value > 0 for value in self.by_week)
+
+    @property
+    def losses(self) -> int:
+        """In how many weeks ours was worse."""
+        return sum(value < 0 for value in self.by_week)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that is printed; choices are made on ``validation``, the other blocks are of test weeks."""
+
+    contest: Contest
+    name: str
+    handbook: bool
+    searched: bool
+    chapter_3: Block
+    test: Block
+    validation: Block | None
+    baselines: list[PublishedRow]
+    ablation: list[Ablated]
+
+
+def collect(
+    title: str,
+    starts: Sequence[datetime],
+    judges: Sequence[Judge],
+    *,
+    published: Sequence[PublishedRow],
+    part: Part,
+    advance: Callable[[], None],
+) -> Block:
+    """Asks each judge about each week; published figures stand beside the rows of their model, or in rows of their own.
+
+    Calls ``advance`` after each judge and week.
+    """
+    rows: dict[Contestant, Row] = {}
+    for start in starts:
+        for judge in judges:
+            for contestant, measured in judge(start).items():
+                rows.setdefault(contestant, Row(contestant)).weeks.append(measured)
+            advance()
+    for line in published:
+        figures: Figures = getattr(line, part)
+        contestant = next(
+            (c for c in rows if c.model == line.model and c.features == BOOK and line.learner),
+            Contestant(line.model, BOOK, "published"),
+        )
+        if figures:
+            rows.setdefault(contestant, Row(contestant)).published.update(figures)
+    return Block(title, tuple(starts), list(rows.values()))
+
+
+def differences(block: Block) -> list[Difference]:
+    """By metric; see ``Difference``."""
+    ours, theirs = block.row(CHAMPION, OUR_DAYS), block.row(TO_BEAT, OUR_DAYS)
+    return [Difference(metric, (ours.values(metric) - theirs.values(metric)).tolist()) for metric in METRICS]
+
+
+def as_json(outcome: Outcome) -> bytes:
+    """The file that the command writes; a figure that has no value is null."""
+    contest = outcome.contest
+    history = contest.history
+    blocks = {"chapter_3": outcome.chapter_3, "test": outcome.test, "validation": outcome.validation}
+    content = {
+        "history": {
+            "name": outcome.name,
+            "transactions": history.height,
+            "frauds": int(history["is_fraud"].sum()),
+            "first": history["timestamp"][0],
+            "last": history["timestamp"][-1],
+            "handbook": outcome.handbook,
+        },
+        "label_delay_days": contest.weeks.label_delay.days,
+        "seed": contest.seed,
+        "book_parameters": {
+            "from": "searched on the validation weeks" if outcome.searched else "published",
+            "chosen": {f"{row.block}: {row.model}": row.chosen for row in outcome.baselines if row.learner},
+        },
+        "blocks": {name: block and _block(block) for name, block in blocks.items()},
+        "ours_less_baseline": {
+            name: [
+                asdict(d) | {"mean": d.mean, "deviation": d.deviation, "wins": d.wins, "losses": d.losses}
+                for d in differences(block)
+            ]
+            for name, block in blocks.items()
+            if block and name != "chapter_3"
+        },
+        "ablation": [asdict(ablated) for ablated in outcome.ablation],
+    }
+    return msgspec.json.format(msgspec.json.encode(content))
+
+
+def _block(block: Block) -> dict[str, Any]:
+    return {
+        "title": block.title,
+        "weeks": [f"{start:%Y-%m-%d}" for start in block.starts],
+        "rows": [
+            {
+                **asdict(row.contestant),
+                "figures": {metric: _figure(row.values(metric)) for metric in METRICS} if row.weeks else {},
+                "fit_seconds": average([week.fit_seconds for week in row.weeks]),
+                "row_microseconds": average([week.row_microseconds for week in row.weeks]),
+                "candidates": [week.candidate for week in row.weeks if week.candidate],
+                "published": row.published,
+            }
+            for row in block.rows
+        ],
+    }
+
+
+def _figure(values: Floats) -> dict[str, Any]:
+    return {"mean": float(values.mean()), "deviation": float(values.std()), "weeks": values.tolist()}
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """The mean of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
