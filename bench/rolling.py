@@ -17,11 +17,12 @@ import pandas as pd  # type: ignore[import-untyped]  # comes with MLflow, withou
 import polars as pl
 from numpy.typing import NDArray
 
-from features.definitions import OF_LABELS, Aggregate, Entity, Feature
+from features.definitions import Aggregate, Entity, Feature
 
 Floats = NDArray[np.float64]
 
 KEYS: Final = {Entity.ACCOUNT: "account_id", Entity.MERCHANT: "merchant_id"}
+OF_LABELS: Final = frozenset({Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO})
 _OF_AMOUNTS: Final = {Aggregate.SUM: "sum", Aggregate.MEAN: "mean", Aggregate.STD: "std"}
 
 
