@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import batch
-from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature, reach
+from features.definitions import DAY, FEATURES, LABEL_DELAY, Aggregate, Entity, Feature, reach
 from features.transaction import MICROSECOND, Label, Transaction
 from tests.features import oracle
 from tests.features.histories import DAY_US, MONDAY, TINY
@@ -176,6 +176,14 @@ def test_an_aggregate_without_its_window_is_refused_by_name() -> None:
         batch.compute(history, [Feature(Entity.ACCOUNT, Aggregate.HOUR, DAY)])
     with pytest.raises(ValueError, match="count has no window"):
         batch.compute(history, [Feature(Entity.ACCOUNT, Aggregate.COUNT)])
+
+
+def test_a_label_without_a_date_is_known_when_the_delay_is_over() -> None:
+    records = long_history(400, random.Random(3))
+    undated = frame(records).with_columns(labelled_at=pl.lit(None, SCHEMA["labelled_at"]))
+    dated = undated.with_columns(labelled_at=pl.col("timestamp") + LABEL_DELAY)
+    assert undated["is_fraud"].sum() > 20
+    assert batch.compute(undated).equals(batch.compute(dated))
 
 
 def test_more_history_behind_a_window_changes_nothing() -> None:
