@@ -134,18 +134,25 @@ def example_parts(evaluation: Evaluation, explained: Explained) -> list[Part]:
         _card(evaluation, explained, judged.row(int(row), named=True), int(row), of_row)
         for row, of_row in zip(chosen, added, strict=True)
     )
+    shown = (
+        (caught, "caught fraud", " from the surest to the narrowest of each kind"),
+        (false_alarms, "false alarm", " from the highest score to the lowest"),
+        (missed, "missed fraud", " of the highest amounts"),
+    )
+    listed = "; ".join(f"{counted(rows.size, one)}{which}" if rows.size else f"no {one}" for rows, one, which in shown)
     reading = (
-        f"{counted(caught.size, 'caught fraud')} from the surest to the narrowest of each kind, "
-        f"{counted(false_alarms.size, 'false alarm')} likewise, and the {counted(missed.size, 'missed fraud')} of the "
-        "highest amount, at most one an account. A reason says what a feature adds to the log odds of the score, as in "
-        f"the stream; all of them together and {explained.contributions.base:.2f}, where every score starts, make the "
+        f"{listed[0].upper()}{listed[1:]}. A reason says what a feature adds to the log odds of the score, as in the "
+        f"stream; all of them together and {explained.contributions.base:.2f}, where every score starts, make the "
         f"score. Shown are up to {REASONS[0]} that speak for the decision and {REASONS[1]} that speak against it."
     )
     return [Cards("examples", title, reading, cards)]
 
 
 def examples(evaluation: Evaluation) -> tuple[Rows, Rows, Rows]:
-    """Positions among the held-out rows: caught frauds, false alarms, missed frauds; an account once in each list."""
+    """Positions among the held-out rows: caught frauds, false alarms, missed frauds.
+
+    An account comes once among the caught of a kind, and once in each of the other lists.
+    """
     score = evaluation.candidates[evaluation.champion]
     alert = score >= evaluation.threshold
     by_score = np.argsort(-score, kind="stable")

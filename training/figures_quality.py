@@ -77,7 +77,7 @@ def _comparison(found: Quality) -> Table:
             f"{counted(len(test.weeks), 'week')})"
             for metric, title in METRICS.items()
         )
-        reading += f"The champion, marked, beside {baseline.model} on {baseline.features} features: {compared}. "
+        reading += f"The champion, marked, beside {baseline.model} ({baseline.features}): {compared}. "
         names = sorted(set(champion.candidates))
         reading += f"It was {' or '.join(spoken(name) for name in names)}. "
     if published:
@@ -85,7 +85,7 @@ def _comparison(found: Quality) -> Table:
             "Published figures are the Handbook's, of this very data. The book's models have for each metric the "
             f"parameters {_parameters(found)}. "
         )
-    reading += f"Measured on {found.created_at:%Y-%m-%d}; the model of this page is not among them."
+    reading += f"Measured on {found.created_at:%Y-%m-%d}; each is as of its week, none is the very model of this page."
     if found.fingerprint != fingerprint(feature_set(found.label_delay_days * DAY)):
         reading += " The features have changed since then: these are not today's models; run it again."
     position = test.rows.index(champion) if champion else None

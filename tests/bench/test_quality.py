@@ -62,7 +62,7 @@ def test_the_command_prints_tables_and_writes_json(
     assert "The features have changed" not in compared.reading
     assert isinstance(compared, Table)
     assert compared.rows[compared.emphasis or 0][0] == CHAMPION
-    assert f"The champion, marked, beside {TO_BEAT} on {BOOK} features" in compared.reading
+    assert f"The champion, marked, beside {TO_BEAT} ({BOOK})" in compared.reading
     assert isinstance(by_week, Table)
 
 
