@@ -7,7 +7,6 @@ the difference in average precision is what the group brings that the others do 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,21 +20,11 @@ from features.definitions import DAY, OF_FIELD, OF_LABELS, Aggregate, Entity, Fe
 from features.errors import InvalidHistory
 from training.compare import judged_rows, training_rows
 from training.fit import XGBOOST_PARAMETERS, require_frauds
+from training.quality import Ablated
 
 # Honest rows to learn from: a third of what training takes, as there are some twenty fits a week.
 HONEST: Final = 50_000
 WHEN_KNOWN: Final = frozenset({Aggregate.SINCE_HONEST, Aggregate.SINCE_RUN, Aggregate.SINCE_KNOWN_FRAUD})
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """Average precision by validation week: of all features, of all but the group, of the group alone."""
-
-    group: str
-    features: int
-    everything: list[float]
-    without: list[float]
-    alone: list[float]
 
 
 def groups(features: Sequence[Feature]) -> dict[str, list[int]]:

@@ -1,18 +1,18 @@
-"""What a comparison came to: rows by block, the difference from the model to beat, and all of it as JSON."""
+"""What a comparison came to: rows by block, the difference from the model to beat, and all of it as a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Literal
 
-import msgspec
 import numpy as np
 
-from bench.ablation import Ablated
 from bench.contest import BOOK, CHAMPION, OUR_DAYS, TO_BEAT, Contest, Contestant, Measured, Row
 from bench.published import METRICS, Figures, PublishedRow
+from features.definitions import feature_set, fingerprint
+from training import quality
 from training.fit import Floats
 
 Part = Literal["test", "validation"]
@@ -72,7 +72,7 @@ class Outcome:
     test: Block
     validation: Block | None
     baselines: list[PublishedRow]
-    ablation: list[Ablated]
+    ablation: list[quality.Ablated]
 
 
 def collect(
@@ -111,60 +111,59 @@ def differences(block: Block) -> list[Difference]:
     return [Difference(metric, (ours.values(metric) - theirs.values(metric)).tolist()) for metric in METRICS]
 
 
-def as_json(outcome: Outcome) -> bytes:
-    """The file that the command writes; a figure that has no value is null."""
-    contest = outcome.contest
-    history = contest.history
-    blocks = {"chapter_3": outcome.chapter_3, "test": outcome.test, "validation": outcome.validation}
-    content = {
-        "history": {
-            "name": outcome.name,
-            "transactions": history.height,
-            "frauds": int(history["is_fraud"].sum()),
-            "first": history["timestamp"][0],
-            "last": history["timestamp"][-1],
-            "handbook": outcome.handbook,
-        },
-        "label_delay_days": contest.weeks.label_delay.days,
-        "seed": contest.seed,
-        "book_parameters": {
-            "from": "searched on the validation weeks" if outcome.searched else "published",
-            "chosen": {f"{row.block}: {row.model}": row.chosen for row in outcome.baselines if row.learner},
-        },
-        "blocks": {name: block and _block(block) for name, block in blocks.items()},
-        "ours_less_baseline": {
-            name: [
-                asdict(d) | {"mean": d.mean, "deviation": d.deviation, "wins": d.wins, "losses": d.losses}
-                for d in differences(block)
-            ]
-            for name, block in blocks.items()
-            if block and name != "chapter_3"
-        },
-        "ablation": [asdict(ablated) for ablated in outcome.ablation],
-    }
-    return msgspec.json.format(msgspec.json.encode(content))
+def as_file(outcome: Outcome) -> quality.Quality:
+    """What the command writes."""
+    contest, validation = outcome.contest, outcome.validation
+    return quality.Quality(
+        created_at=datetime.now(UTC),
+        history=quality.History(outcome.name, outcome.handbook, **quality.identity(contest.history)),
+        fingerprint=fingerprint(feature_set(contest.weeks.label_delay)),
+        label_delay_days=contest.weeks.label_delay.days,
+        seed=contest.seed,
+        book_parameters=quality.BookParameters(
+            "searched on the validation weeks" if outcome.searched else "published",
+            {f"{row.block}: {row.model}": row.chosen for row in outcome.baselines if row.learner},
+        ),
+        blocks=quality.Blocks(
+            _block(outcome.chapter_3), _block(outcome.test), _block(validation) if validation else None
+        ),
+        ours_less_baseline=quality.Differences(
+            _differences(outcome.test), _differences(validation) if validation else []
+        ),
+        ablation=outcome.ablation,
+    )
 
 
-def _block(block: Block) -> dict[str, Any]:
-    return {
-        "title": block.title,
-        "weeks": [f"{start:%Y-%m-%d}" for start in block.starts],
-        "rows": [
-            {
-                **asdict(row.contestant),
-                "figures": {metric: _figure(row.values(metric)) for metric in METRICS} if row.weeks else {},
-                "fit_seconds": average([week.fit_seconds for week in row.weeks]),
-                "row_microseconds": average([week.row_microseconds for week in row.weeks]),
-                "candidates": [week.candidate for week in row.weeks if week.candidate],
-                "published": row.published,
-            }
-            for row in block.rows
-        ],
-    }
+def _differences(block: Block) -> list[quality.Difference]:
+    return [
+        quality.Difference(d.metric, [*d.by_week], d.mean, d.deviation, d.wins, d.losses) for d in differences(block)
+    ]
 
 
-def _figure(values: Floats) -> dict[str, Any]:
-    return {"mean": float(values.mean()), "deviation": float(values.std()), "weeks": values.tolist()}
+def _block(block: Block) -> quality.Block:
+    rows = [
+        quality.Row(
+            **asdict(row.contestant),
+            figures={metric: _figure(row.values(metric)) for metric in METRICS} if row.weeks else {},
+            published=row.published,
+            candidates=[week.candidate for week in row.weeks if week.candidate],
+            fit_seconds=average([week.fit_seconds for week in row.weeks]),
+            row_microseconds=average([week.row_microseconds for week in row.weeks]),
+            role=_role(row.contestant),
+        )
+        for row in block.rows
+    ]
+    return quality.Block(block.title, [start.date() for start in block.starts], rows)
+
+
+def _role(contestant: Contestant) -> quality.Role | None:
+    if contestant.learns != OUR_DAYS:
+        return None
+    return "champion" if contestant.model == CHAMPION else "baseline" if contestant.model == TO_BEAT else None
+
+
+def _figure(values: Floats) -> quality.Figure:
+    return quality.Figure(float(values.mean()), float(values.std()), values.tolist())
 
 
 def average(values: Sequence[float | None]) -> float | None:

@@ -24,10 +24,10 @@ import polars as pl
 from msgspec import structs
 from rich.console import Console
 
-from bench.ablation import Ablated, ablate
+from bench.ablation import ablate
 from bench.book_features import columns
 from bench.contest import Contest, book_models, our_models, to_beat
-from bench.outcome import Block, Judge, Outcome, Part, as_json, collect
+from bench.outcome import Block, Judge, Outcome, Part, as_file, collect
 from bench.published import Published, PublishedRow, published
 from bench.quality_tables import WIDTH, show
 from bench.search import combinations, search
@@ -36,12 +36,12 @@ from features.batch import compute
 from features.definitions import LABEL_DELAY, feature_set
 from features.errors import InvalidSetting, VigieError
 from features.history import column_map, load
+from training import quality
 from training.progress import Stages
 from training.simulate import STAGES as SIMULATION_STAGES
 from training.simulate import Simulation, simulate, write
 from training.split import DAY
 
-OUT: Final = Path("artifacts/bench/quality.json")
 SIMULATION: Final = Simulation(accounts=500, days=120)
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, console: Console) -> Outcome:
         )
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_bytes(as_json(outcome))
+        arguments.out.write_bytes(as_file(outcome).encoded())
     except OSError as error:
         raise InvalidSetting(f"--out {arguments.out}: {error.strerror}; name a file that can be written") from error
     show(outcome, console, verbose=arguments.verbose)
@@ -139,7 +139,7 @@ def _compare(
     if found.validation:
         shown = [*tuned, *(structs.replace(row, learner=None) for row in chapter_3 if row.validation)]
         validation = judged("Validation weeks", found.validation, shown, "validation", field)
-    parts: list[Ablated] = []
+    parts: list[quality.Ablated] = []
     if arguments.ablation:
         with stages.stage("Leaving groups of features out", len(found.validation)) as advance:
             parts = ablate(contest, feature_set(found.label_delay), advance)
@@ -197,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--simulated-days", type=int, default=SIMULATION.days, metavar="N", help="without DATA (default: %(default)s)")
     add("--simulated-seed", type=int, default=SIMULATION.seed, metavar="N", help="without DATA (default: %(default)s)")
-    add("--out", type=Path, default=OUT, metavar="FILE", help=f"where the JSON goes (default: {OUT})")
+    add("--out", type=Path, default=quality.FILE, metavar="FILE", help="where the JSON goes (default: %(default)s)")
     add("--verbose", action="store_true", help="each week, too")
     return command
 

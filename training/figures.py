@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,36 @@ class Note:
     reading: str
 
 
-Part = Chart | Table | Note
+@dataclass(frozen=True)
+class Reason:
+    """Why a score is as it is: a sentence about a feature, and what that adds to the log odds."""
+
+    feature: str
+    sentence: str
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """One transaction: what it was, pairs of facts, and reasons in the order in which they are to be read."""
+
+    title: str
+    kind: Literal["caught", "false_alarm", "missed"]
+    facts: tuple[tuple[str, str], ...]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Transactions, side by side where the page is wide enough."""
+
+    name: str
+    title: str
+    reading: str
+    cards: tuple[Card, ...]
+
+
+Part = Chart | Table | Note | Cards
 Points = Sequence[float] | Sequence[datetime] | npt.NDArray[np.float64]
 
 

@@ -223,14 +223,22 @@ def weak_parts(evaluation: Evaluation) -> list[Part]:
     ]
 
 
-def _recall_by_kind(evaluation: Evaluation) -> Part:
+def kinds_of(evaluation: Evaluation) -> tuple[list[str], npt.NDArray[np.int64]] | None:
+    """The kinds of fraud, and for each held-out fraud its position among them; None where the data name none."""
     kinds = evaluation.fraud_scenario[evaluation.y]
     if all(kind is None for kind in kinds):
-        reading = "The data do not name the kinds of fraud (column fraud_scenario)."
-        return Note("recall_by_kind", "Frauds caught by kind of fraud", reading)
+        return None
     named = np.array(["unnamed" if kind is None else str(kind) for kind in kinds])
     names, group = np.unique(named, return_inverse=True)
-    return _recall_by(evaluation, "recall_by_kind", "kind of fraud", names.tolist(), group)
+    return names.tolist(), group
+
+
+def _recall_by_kind(evaluation: Evaluation) -> Part:
+    kinds = kinds_of(evaluation)
+    if kinds is None:
+        reading = "The data do not name the kinds of fraud (column fraud_scenario)."
+        return Note("recall_by_kind", "Frauds caught by kind of fraud", reading)
+    return _recall_by(evaluation, "recall_by_kind", "kind of fraud", *kinds)
 
 
 def _recall_by(evaluation: Evaluation, name: str, by: str, names: Sequence[str], group: npt.NDArray[np.int64]) -> Chart:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,24 +19,38 @@ from plotly.offline import get_plotlyjs
 
 from features.errors import InvalidHistory
 from training.evaluate import Evaluation
-from training.figures import CONFIG, Chart, Note, Part, Table, counted, spoken, template, whole
+from training.figures import CONFIG, Card, Cards, Chart, Note, Part, Table, counted, spoken, template, whole
 from training.figures_alerts import alert_parts, importances, weak_parts
 from training.figures_data import data_parts, span
+from training.figures_examples import Explained, contributions, example_parts
 from training.figures_features import feature_parts
+from training.figures_kinds import kind_parts
 from training.figures_models import metrics, model_parts
+from training.figures_quality import quality_parts
 from training.figures_thresholds import threshold_parts
 
 Sections = list[tuple[str, list[Part]]]
 TITLE: Final = 40  # pixels that a figure grows by when its title is put into it
 LONG_TABLE: Final = 10  # rows; a longer table of pairs is set in two columns
+CODE: Final = re.compile(r"`([^`]+)`")
 HERE: Final = Path(__file__).parent
 
 
-def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame, path: Path) -> None:
+def render(
+    evaluation: Evaluation,
+    history: pl.DataFrame,
+    features: pl.DataFrame,
+    path: Path,
+    *,
+    explained: Explained | None = None,
+    quality: Path | None = None,
+) -> None:
     """Writes the whole report to ``path``, in UTF-8.
 
     ``history`` is the canonical frame of ``features.history.load``; ``features`` [rows, F] is
-    ``features.batch.compute(history)``. Raises ``InvalidHistory`` where they are empty or do not belong together.
+    ``features.batch.compute(history)``. ``explained`` gives example alerts with their reasons, ``quality``, the file of
+    ``training.quality``, the comparison with other models; each part is left out without them. Raises
+    ``InvalidHistory`` where they are empty or do not belong together.
     """
     champion = spoken(evaluation.champion)
     lead = (
@@ -44,8 +59,11 @@ def render(evaluation: Evaluation, history: pl.DataFrame, features: pl.DataFrame
     sections: Sections = [
         ("The split", [_split(evaluation, history)]),
         ("The data", _about_data(history, features)),
-        *_about_models(evaluation),
+        *_about_models(evaluation, explained),
     ]
+    if quality:
+        compared = quality_parts(quality, history, evaluation.split.label_delay)
+        sections.insert(3, ("Comparison", compared))
     _write(path, "Vigie: training report", lead, sections)
 
 
@@ -93,8 +111,11 @@ def _split(evaluation: Evaluation, history: pl.DataFrame) -> Table:
     return Table("split", "Which days are what", reading, ("", ""), tuple(evaluation.split.describe()))
 
 
-def _about_models(evaluation: Evaluation) -> Sections:
-    used = ("What the model uses", [importances(evaluation)])
+def _about_models(evaluation: Evaluation, explained: Explained | None = None) -> Sections:
+    alerts = example_parts(evaluation, explained) if explained else []
+    weight = explained and contributions(evaluation, explained)
+    used = ("What the model uses", [weight or importances(evaluation)])
+    examples = [("Examples", alerts)] if alerts else []
     if evaluation.y.all() or not evaluation.y.any():
         kind = "honest transactions" if evaluation.y.all() else "frauds"
         reading = (
@@ -103,11 +124,12 @@ def _about_models(evaluation: Evaluation) -> Sections:
         )
         note = Note("one_class", "No comparison", reading)
         kept = threshold_parts(evaluation) if evaluation.y.size else []
-        return [("The models", [metrics(evaluation), note, *kept]), used]
+        return [("The models", [metrics(evaluation), note, *kept]), used, *examples]
     return [
         ("The models", [*model_parts(evaluation), *threshold_parts(evaluation), *alert_parts(evaluation)]),
         used,
-        ("Where it is weak", weak_parts(evaluation)),
+        *examples,
+        ("Where it is weak", [*kind_parts(evaluation), *weak_parts(evaluation)]),
     ]
 
 
@@ -170,8 +192,29 @@ def _part(part: Part) -> str:
             content = _table(part)
         case Note():
             content = ""
-    text = html.escape(part.reading, quote=False).replace(" %", "&nbsp;%")
+        case Cards():
+            content = f'<div class="cards">{"".join(_card(card) for card in part.cards)}</div>'
+    text = CODE.sub(r"<code>\1</code>", html.escape(part.reading, quote=False)).replace(" %", "&nbsp;%")
     return f'<section class="part"><h3>{html.escape(part.title)}</h3><p class="reading">{text}</p>{content}</section>'
+
+
+def _card(card: Card) -> str:
+    facts = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in card.facts
+    )
+    reasons = "".join(
+        f'<li class="{"for" if reason.contribution > 0 else "against"}" title="{html.escape(reason.feature)}">'
+        f"<b>{_signed(reason.contribution)}</b><span>{html.escape(reason.sentence)}</span></li>"
+        for reason in card.reasons
+    )
+    return (
+        f'<article class="{card.kind}"><h4>{html.escape(card.title)}</h4><dl>{facts}</dl><ul>{reasons}</ul></article>'
+    )
+
+
+def _signed(value: float) -> str:
+    """With a true minus sign, as wide as the plus."""
+    return f"{value:+.2f}".replace("-", "\u2212")
 
 
 def _table(table: Table) -> str:

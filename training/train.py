@@ -27,7 +27,9 @@ from features.bundle import METRICS, MODEL, REPORT, publish
 from features.definitions import LABEL_DELAY, feature_set
 from features.errors import InvalidSetting, VigieError
 from features.history import column_map, load
+from training import quality
 from training.evaluate import CARDS
+from training.figures_examples import Explained
 from training.pipeline import DEFAULT_RULE, Options, Trained, manifest, metrics_file, parameters, train
 from training.progress import Stages
 from training.report import figures, render
@@ -68,7 +70,8 @@ def run(arguments: argparse.Namespace, console: Console) -> Path:
         evaluation = trained.evaluation
         with stages.stage("Writing the report"), tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / REPORT
-            render(evaluation, history, features, page)
+            explained = Explained(trained.graph, specs, history)
+            render(evaluation, history, features, page, explained=explained, quality=quality.FILE)
             report = page.read_bytes()
         described = manifest(trained, history, specs, options)
         files = {MODEL: trained.graph, METRICS: metrics_file(trained), REPORT: report}

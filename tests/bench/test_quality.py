@@ -17,8 +17,12 @@ from bench.outcome import collect, differences
 from bench.published import METRICS, Figures, PublishedRow, published
 from bench.quality import main
 from bench.quality_tables import WIDTH, table_of
+from features.definitions import LABEL_DELAY
 from features.errors import InvalidHistory
+from features.history import load
 from tests.bench.small import contest
+from training.figures import Table
+from training.figures_quality import quality_parts
 from training.fit import FOREST_PARAMETERS, XGBOOST_PARAMETERS
 from training.simulate import Simulation, simulate, write
 
@@ -54,6 +58,12 @@ def test_the_command_prints_tables_and_writes_json(
     for found in content["ours_less_baseline"]["test"]:
         metric = found["metric"]
         assert found["mean"] == pytest.approx(ours["figures"][metric]["mean"] - theirs["figures"][metric]["mean"])
+    compared, by_week, _ = quality_parts(out, load(file), LABEL_DELAY)
+    assert "The features have changed" not in compared.reading
+    assert isinstance(compared, Table)
+    assert compared.rows[compared.emphasis or 0][0] == CHAMPION
+    assert f"The champion, marked, beside {TO_BEAT} ({BOOK})" in compared.reading
+    assert isinstance(by_week, Table)
 
 
 @pytest.mark.parametrize(
