@@ -21,6 +21,7 @@ from training.evaluate import Evaluation
 from training.export import OPSET, build, verify
 from training.fit import FOREST_PARAMETERS, HONEST_ROWS, ROUNDS, XGBOOST_PARAMETERS, fit
 from training.progress import Stages
+from training.shortage import require_enough
 from training.split import Period, Split, known_frauds, plan
 from training.thresholds import AlertRate, Rule
 
@@ -69,6 +70,7 @@ def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stage
         test_days=options.test_days,
         validation_days=options.validation_days,
     )
+    require_enough(history, split, keep_compromised=options.keep_compromised)
     names = tuple(features.columns)
 
     def judged(period: Period) -> Rows:
