@@ -77,13 +77,13 @@ def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stage
         return judged_rows(history, features, split, period, keep_compromised=options.keep_compromised)
 
     with stages.stage("Rehearsing on earlier days", ROUNDS) as advance:
-        x, y = training_rows(history, features, split, split.rehearsal)
+        x, y = training_rows(history, features, split, split.rehearsal, seed=options.seed)
         rehearsed = fit(x, y, options.seed, advance)
     with stages.stage("Choosing champion and threshold"):
         validation = judged(split.validation)
         choice = choose(rehearsed, validation, options.rule)
     with stages.stage("Fitting the models", ROUNDS) as advance:
-        x, y = training_rows(history, features, split, split.train)
+        x, y = training_rows(history, features, split, split.train, seed=options.seed)
         models = fit(x, y, options.seed, advance)
     with stages.stage("Evaluating on held-out days"):
         held_out = judged(split.test) if split.test else validation

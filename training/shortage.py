@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import polars as pl
 
 from features.errors import InvalidHistory
 from training.evaluate import known_compromised
 from training.fit import FEWEST_FRAUDS
-from training.split import DAY, Mask, Period, Split, known_frauds
+from training.split import DAY, FEWEST_DAYS, Mask, Period, Split, known_frauds
 
-_LONG_SILENCE = 7 * DAY
+LONG_SILENCE: Final = 7 * DAY
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class _Days:
     def __str__(self) -> str:
         return (
             f"the {self.name} days have {self.frauds:,} frauds known by then and {self.honest:,} honest transactions "
-            f"({self.period})"
+            f"from {self.period}"
         )
 
 
@@ -57,7 +58,7 @@ def require_enough(history: pl.DataFrame, split: Split, *, keep_compromised: boo
     if short:
         found = ", ".join(map(str, short))
         raise InvalidHistory(
-            f"{found}, and at least {FEWEST_FRAUDS} of each are needed; {' '.join(_remedies(history, split, short))}"
+            f"{found}: at least {FEWEST_FRAUDS} of each are needed; {'; '.join(_remedies(history, split, short))}"
         )
     if split.test and not keep_compromised:
         inside = split.test.rows(history)
@@ -99,65 +100,77 @@ def _all_frauds(history: pl.DataFrame, inside: Mask) -> int:
 
 
 def _remedies(history: pl.DataFrame, split: Split, short: list[_Days]) -> list[str]:
-    """Sentences, the likeliest cause first."""
-    known = _all_frauds(history, history["is_fraud"].to_numpy())
-    sentences = []
+    """What to do, the likeliest cause first."""
+    remedies = []
     silence = _silence(history, split, short)
     if silence:
-        before, after = silence
-        cut = (before + DAY).replace(hour=0, minute=0, second=0, microsecond=0)
-        sentences.append(
-            f"Nothing happened from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({(after - before) / DAY:.0f} "
-            f"days): give --as-of {cut:%Y-%m-%d} to train on what lies before, or a file of what lies after."
+        before, after, cut = silence
+        remedies.append(
+            f"nothing happened from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} ({(after - before) / DAY:.0f} "
+            f"days): give --as-of {cut:%Y-%m-%d} to train on what lies before, or a file of what lies after"
         )
-    for days in short:
-        if days.frauds + days.compromised_frauds < FEWEST_FRAUDS <= days.all_frauds:
-            sentences.append(
-                f"Of the {days.all_frauds:,} frauds of the {days.name} days {days.frauds + days.compromised_frauds:,} "
-                "were labelled in time: check labelled_at (without it labels count after --label-delay), or raise "
-                "--label-delay to what labels take."
-            )
-        if days.frauds + days.compromised_frauds >= FEWEST_FRAUDS > days.frauds or (
-            days.honest < FEWEST_FRAUDS <= days.compromised
-        ):
-            sentences.append(
-                f"{days.compromised:,} transactions, {days.compromised_frauds:,} of them frauds, are left out as their "
-                "accounts had a known fraud: add --keep-compromised."
-            )
-    if known < 2 * FEWEST_FRAUDS:
-        sentences.append(
-            f"The whole history has {known:,} frauds, and twice {FEWEST_FRAUDS} are the least: bring a longer history "
-            "or one of more accounts."
+    late = [days for days in short if days.frauds + days.compromised_frauds < FEWEST_FRAUDS <= days.all_frauds]
+    if late:
+        in_time = ", ".join(
+            f"{days.frauds + days.compromised_frauds:,} of the {days.all_frauds:,} of the {days.name} days"
+            for days in late
+        )
+        remedies.append(
+            f"of the frauds were labelled in time {in_time}: check labelled_at (without it labels count after "
+            "--label-delay), or raise --label-delay to what labels take"
+        )
+    remedies += [
+        f"{days.compromised:,} transactions, {days.compromised_frauds:,} of them frauds, are left out as their "
+        "accounts had a known fraud: add --keep-compromised"
+        for days in short
+        if (days.frauds < FEWEST_FRAUDS <= days.frauds + days.compromised_frauds)
+        or (days.honest < FEWEST_FRAUDS <= days.compromised)
+    ]
+    dates = history.filter("is_fraud")["timestamp"].dt.date()
+    where = f"{dates[0]} to {dates[-1]}" if len(dates) else "none"
+    if len(dates) < 2 * FEWEST_FRAUDS:
+        remedies.append(
+            f"the whole history has {len(dates):,} frauds ({where}), and twice {FEWEST_FRAUDS} are the least: bring a "
+            "longer history, or one of more accounts"
         )
     else:
-        sentences.append(
-            f"The whole history has {known:,} frauds: bring a longer history, or give more days by --train-days, "
-            f"--validation-days{_enough_days(short)} or an earlier --train-start."
+        remedies.append(
+            f"the whole history has {len(dates):,} frauds ({where}): bring a longer history, or give more days by "
+            f"--train-days, --validation-days{_enough_days(history, split, short)} or an earlier --train-start"
         )
-    return sentences
+    return remedies
 
 
-def _enough_days(short: list[_Days]) -> str:
+def _enough_days(history: pl.DataFrame, split: Split, short: list[_Days]) -> str:
+    """How many validation days would have enough frauds; no more than a guess where compromised accounts go."""
+    end = split.validation.end
+    known = history.filter(pl.Series(known_frauds(history, split.as_of, split.label_delay)), pl.col("timestamp") < end)
     for days in short:
-        if days.name == "validation" and 0 < days.frauds < FEWEST_FRAUDS:
-            length = (days.period.end - days.period.start) / DAY
-            return f" (some {math.ceil(length * FEWEST_FRAUDS / days.frauds)} at the rate of these)"
+        if days.name == "validation" and known.height >= FEWEST_FRAUDS:
+            needed = (end - known["timestamp"][-FEWEST_FRAUDS]) / DAY
+            if days.compromised_frauds:
+                kept = max(days.frauds, 1)
+                needed = max(needed, (end - days.period.start) / DAY * FEWEST_FRAUDS / kept)
+            return f" (of these {math.ceil(needed)})"
     return ""
 
 
-def _silence(history: pl.DataFrame, split: Split, short: list[_Days]) -> tuple[datetime, datetime] | None:
-    """The longest silence, if it is long, and takes at least half of one of the days that are short."""
+def _silence(history: pl.DataFrame, split: Split, short: list[_Days]) -> tuple[datetime, datetime, datetime] | None:
+    """From when to when the longest silence lasts, and the day on which a training would not know of it.
+
+    Only where it is long, takes at least half of one of the days that are short, and has enough days before it.
+    """
     stamps = history["timestamp"]
     gaps = stamps.diff()
-    longest = gaps.max()
-    if not isinstance(longest, timedelta) or longest < _LONG_SILENCE:
+    longest, at = gaps.max(), gaps.arg_max()
+    if at is None or not isinstance(longest, timedelta) or longest < LONG_SILENCE:
         return None
-    at = gaps.arg_max()
-    assert at is not None
     before, after = stamps[at - 1], stamps[at]
-    for days in short:
-        period = days.period
-        overlap = min(after, period.end) - max(before, period.start)
-        if overlap * 2 >= period.end - period.start and before < split.as_of:
-            return before, after
-    return None
+    cut = (before + DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+    least = FEWEST_DAYS * DAY + 2 * split.label_delay + (split.validation.end - split.validation.start)
+    if cut - split.first < least or before >= split.as_of:
+        return None
+    overlaps = (
+        (min(after, d.period.end) - max(before, d.period.start)) / (d.period.end - d.period.start) for d in short
+    )
+    return (before, after, cut) if max(overlaps) >= 0.5 else None

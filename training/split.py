@@ -14,6 +14,7 @@ validation): until then they are not full.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -134,12 +135,14 @@ def plan(
     train = Period(max(train_start, first), train_end)
     rehearsal = Period(max(rehearsal_end - (train.end - train.start), min(warm, train.start)), rehearsal_end)
     if train.end - train.start < DAY or rehearsal.end - rehearsal.start < DAY:
-        remedy = "give another --as-of or an earlier --train-start" if moved else _fitting(first, last)
+        least = FEWEST_DAYS + 2 * label_delay / DAY + validation_days + test_days
+        remedy = _fitting((last - first) // DAY, least)
+        if moved:
+            remedy = "bring a longer history, or give another --as-of or an earlier --train-start"
         raise InvalidHistory(
             f"the history goes from {first:%Y-%m-%d} to {last - DAY:%Y-%m-%d}, too short to train as of "
             f"{as_of:%Y-%m-%d}: before that day lie two label delays of {label_delay / DAY:g} days and "
-            f"{validation_days} validation days, and training needs at least {FEWEST_DAYS} days before those; bring a "
-            f"longer history, or {remedy}"
+            f"{validation_days} validation days, and training needs at least {FEWEST_DAYS} days before those; {remedy}"
         )
     test = Period(as_of, min(as_of + test_days * DAY, last))
     tested = newest >= as_of and bool(test.rows(history).any())
@@ -152,15 +155,15 @@ def known_frauds(history: pl.DataFrame, at: datetime, label_delay: timedelta) ->
     return history.select(pl.col("is_fraud") & known).to_series().to_numpy()
 
 
-def _fitting(first: datetime, last: datetime) -> str:
-    """With which options a history of these days can be trained on, whatever the labels take."""
-    days = (last - first) // DAY
+def _fitting(days: int, least: float) -> str:
+    """What to do about a history of so many days, where ``least`` are needed with the options given."""
+    longer = f"bring at least {math.ceil(least)} days"
     delay = (days - FEWEST_DAYS - 2) / 2  # a day of validation, a day of test
     if delay <= 0:
-        return f"one of at least {FEWEST_DAYS + 2} days and two label delays"
+        return longer
     return (
-        "lower --test-days, --validation-days or --label-delay (with --test-days 1 --validation-days 1, --label-delay "
-        f"may be {delay:g}: less than labels take makes a model of half the frauds)"
+        f"{longer}, or lower --test-days, --validation-days or, where labels take less, --label-delay (at most "
+        f"{delay:g} with --test-days 1 --validation-days 1)"
     )
 
 
