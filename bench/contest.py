@@ -21,7 +21,7 @@ from bench.weeks import Weeks
 from features.definitions import feature_set, reach
 from features.errors import InvalidHistory
 from training.compare import Rows, judged_rows, training_rows
-from training.fit import Floats
+from training.fit import Floats, require_frauds
 from training.pipeline import DEFAULT_RULE, Options, train
 from training.progress import Stages
 from training.split import DAY, LONGEST_TRAINING, Split, plan
@@ -108,6 +108,7 @@ def book_models(contest: Contest, start: datetime, rows: Sequence[PublishedRow])
     """The Handbook's models on its features and its training week, and the model that knows the labels."""
     split = contest.split(start)
     x, y = training_rows(contest.history, contest.book, split, contest.weeks.trained(start))
+    require_frauds(y, "training")
     judged = _judged(contest, contest.book, split)
     measured = {}
     known: dict[str, Measured] = {}  # rows may share parameters
@@ -138,6 +139,7 @@ def to_beat(contest: Contest, start: datetime) -> dict[Contestant, Measured]:
     """
     split = contest.split(start)
     x, y = training_rows(contest.history, contest.book, split, split.train)
+    require_frauds(y, "training")
     judged = _judged(contest, contest.book, split)
     began = time.perf_counter()
     model = XGBClassifier(**FINE_BINS, **STANDARD, random_state=contest.seed, n_jobs=1).fit(x, y)
@@ -178,8 +180,13 @@ def our_models(contest: Contest, start: datetime, train_days: int | None = None)
 
 
 def _judged(contest: Contest, features: pl.DataFrame, split: Split) -> Rows:
-    assert split.test
-    return judged_rows(contest.history, features, split, split.test, keep_compromised=False)
+    rows = judged_rows(contest.history, features, split, split.test, keep_compromised=False) if split.test else None
+    if rows is None or not rows.y.any() or rows.y.all():
+        raise InvalidHistory(
+            f"the test week from {split.as_of:%Y-%m-%d} lacks frauds or honest transactions, accounts known as "
+            "compromised left out; bring a history with more frauds, and without silent weeks"
+        )
+    return rows
 
 
 def _figures(rows: Rows, scores: Floats) -> dict[str, float]:

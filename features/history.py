@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import InvalidHistory, InvalidSetting
+from features.problems import ABSENT, EMPTY, Problems, of_repeats
 from features.transaction import MAX_AMOUNT, MAX_ID_LENGTH, MAX_TEXT_LENGTH, minor_units
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ TEXTS: Final = ("transaction_type", "location", "device_id")
 REQUIRED: Final = (*IDS, "amount", "timestamp", "is_fraud")
 OPTIONAL: Final = (*TEXTS, "labelled_at", "fraud_scenario")
 MAPS: Final = Path(__file__).parent / "columns"
-_SHOWN: Final = 5
 _TRUE: Final = ("1", "1.0", "true", "t", "yes")
 _FALSE: Final = ("0", "0.0", "false", "f", "no")
 _WITH_OFFSET: Final = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M%:z")
@@ -79,7 +79,7 @@ def load(path: Path | str, columns: ColumnMap | None = None, *, labelled: bool =
     """
     path = Path(path)
     raw = _read(path, columns or {}, REQUIRED if labelled else REQUIRED[:-1])
-    problems = _Problems()
+    problems = Problems()
     frame = raw.select(
         *(_ids(raw, name, problems) for name in IDS),
         _amounts(raw, problems),
@@ -96,23 +96,6 @@ def load(path: Path | str, columns: ColumnMap | None = None, *, labelled: bool =
     scenario = pl.when(pl.col("is_fraud") & ~pl.col("fraud_scenario").is_in(["", "0"])).then("fraud_scenario")
     frame = frame.with_columns(scenario.alias("fraud_scenario"))
     return frame if frame["timestamp"].is_sorted() else frame.sort("timestamp", maintain_order=True)
-
-
-class _Problems:
-    """What is wrong with a history, gathered, so that one look at the message is enough to mend the file."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def add(self, what: str, bad: pl.Series, values: pl.Series | None = None) -> None:
-        """Notes rows where the mask ``bad`` holds, with the first few values."""
-        rows = bad.fill_null(False).arg_true()
-        if rows.len() == 0:
-            return
-        first = [int(row) for row in rows.head(_SHOWN)]
-        shown = [f"{row + 1}" if values is None else f"{row + 1} ({str(values[row])[:40]})" for row in first]
-        more = f" and {rows.len() - len(first):,} more" if rows.len() > len(first) else ""
-        self.found.append(f"{what}: {rows.len():,} rows, row {', '.join(shown)}{more}")
 
 
 def _read(path: Path, columns: ColumnMap, required: Iterable[str]) -> pl.DataFrame:
@@ -133,7 +116,7 @@ def _read(path: Path, columns: ColumnMap, required: Iterable[str]) -> pl.DataFra
         ]
         if missing:
             raise InvalidHistory(
-                f"{path} has no column for {', '.join(missing)}; it has {', '.join(found)}. {_advice(found)}"
+                f"{path} has no column for {', '.join(missing)}; it has {', '.join(found)}. {_advice(found, sources)}"
             )
         chosen = {name: source for name, source in sources.items() if source in found}
         frame = scan.select(pl.col(source).alias(name) for name, source in chosen.items()).collect()
@@ -146,55 +129,67 @@ def _read(path: Path, columns: ColumnMap, required: Iterable[str]) -> pl.DataFra
     return frame.with_columns(pl.lit(None, pl.String).alias(name) for name in OPTIONAL if name not in chosen)
 
 
-def _advice(found: Iterable[str]) -> str:
+def _advice(found: Iterable[str], sources: ColumnMap) -> str:
     for file in sorted(MAPS.glob("*.toml")):
         if set(column_map(file).values()) <= set(found):
             return f"These are the names of {file.stem}: add --columns features/columns/{file.name}"
-    return "Name the right ones with --column name=column or --columns map.toml"
+    absent = [f"Without {name}: {ABSENT[name]}." for name in ABSENT if sources[name] not in found]
+    return " ".join(["Name the right ones with --column name=column or --columns map.toml.", *absent])
 
 
 def _shipped() -> str:
     return ", ".join(f"features/columns/{file.name}" for file in sorted(MAPS.glob("*.toml")))
 
 
-def _as_text(values: pl.Series, problems: _Problems) -> pl.Series:
+def _as_text(values: pl.Series, problems: Problems) -> pl.Series:
     if values.dtype.is_integer() or values.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return values.cast(pl.String)
-    problems.found.append(f"{values.name} has the type {values.dtype}; make it text or integers")
+    problems.found.append(
+        f"{values.name} has the type {values.dtype} (make it text or integers; pandas, which makes floats of integers "
+        "where some are missing, has Int64 for that)"
+    )
     return pl.Series(values.name, [None] * values.len(), pl.String)
 
 
-def _ids(raw: pl.DataFrame, name: str, problems: _Problems) -> pl.Series:
+def _ids(raw: pl.DataFrame, name: str, problems: Problems) -> pl.Series:
     unusable = len(problems.found)
     values = _as_text(raw[name], problems)
     if len(problems.found) == unusable:
-        problems.add(f"{name} is empty", values.fill_null("") == "")
+        problems.add(f"{name} is empty", values.fill_null("") == "", remedy=EMPTY[name])
         problems.add(
-            f"{name} is longer than {MAX_ID_LENGTH} characters", values.str.len_chars() > MAX_ID_LENGTH, values
+            f"{name} is longer than {MAX_ID_LENGTH} characters",
+            values.str.len_chars() > MAX_ID_LENGTH,
+            values,
+            remedy="shorten it to a digest, the same one in the stream",
         )
     return values
 
 
-def _texts(raw: pl.DataFrame, name: str, problems: _Problems) -> pl.Series:
+def _texts(raw: pl.DataFrame, name: str, problems: Problems) -> pl.Series:
     values = _as_text(raw[name], problems)
     problems.add(
-        f"{name} is longer than {MAX_TEXT_LENGTH} characters", values.str.len_chars() > MAX_TEXT_LENGTH, values
+        f"{name} is longer than {MAX_TEXT_LENGTH} characters",
+        values.str.len_chars() > MAX_TEXT_LENGTH,
+        values,
+        remedy="shorten it, in the stream too",
     )
     return values
 
 
-def _amounts(raw: pl.DataFrame, problems: _Problems) -> pl.Series:
+def _amounts(raw: pl.DataFrame, problems: Problems) -> pl.Series:
     """Minor units, to the unit what ``features.transaction.minor_units`` gives; 0 where the amount is unusable."""
     given = raw["amount"]
     if not (given.dtype.is_numeric() or given.dtype == pl.String):
-        problems.found.append(f"amount has the type {given.dtype}; make it a number of major units")
+        problems.found.append(f"amount has the type {given.dtype} (make it a number of major units)")
         return pl.zeros(given.len(), pl.Int64, eager=True).alias("amount")
     stripped = given.str.strip_chars() if given.dtype == pl.String else given
     values = stripped.cast(pl.Float64, strict=False)
-    problems.add("amount is not a number", values.is_null(), given)
-    problems.add("amount is not finite", ~values.is_finite(), given)
+    digits = "write it in digits with a point before decimals, such as 1234.50, or leave the row out"
+    problems.add("amount is not a number", values.is_null(), given, remedy=digits)
+    problems.add("amount is not finite", ~values.is_finite(), given, remedy=digits)
     outside = values.is_finite() & (values.abs() > MAX_AMOUNT)
-    problems.add(f"amount is beyond {MAX_AMOUNT:,} major units", outside, given)
+    remedy = "amounts are in major units: divide minor ones by 100, or leave the row out"
+    problems.add(f"amount is beyond {MAX_AMOUNT:,} major units", outside, given, remedy=remedy)
     usable = values.is_finite().fill_null(False) & ~outside.fill_null(False)
     amounts = values.zip_with(usable, pl.zeros(given.len(), pl.Float64, eager=True)).to_numpy()
     scaled = amounts * 100.0
@@ -206,55 +201,76 @@ def _amounts(raw: pl.DataFrame, problems: _Problems) -> pl.Series:
     return pl.Series("amount", minor)
 
 
-def _instants(raw: pl.DataFrame, name: str, problems: _Problems, *, required: bool = True) -> pl.Series:
+def _instants(raw: pl.DataFrame, name: str, problems: Problems, *, required: bool = True) -> pl.Series:
     given = raw[name]
-    naive = False
+    naive = 0
     if given.dtype == pl.String:
         text = pl.col(name).str.strip_chars().str.replace(" ", "T").str.replace("[zZ]$", "+00:00")
+        text = text.str.replace(r"(T.*[+-]\d\d)$", "$1:00")  # as PostgreSQL writes offsets of whole hours
         with_offset = pl.coalesce(text.str.strptime(INSTANT, form, strict=False) for form in _WITH_OFFSET)
         without = pl.coalesce(text.str.strptime(pl.Datetime("us"), form, strict=False) for form in _NAIVE)
         parsed = raw.select(a=with_offset, b=without.dt.replace_time_zone("UTC"))
-        naive = parsed["b"].is_not_null().any()
+        naive = parsed.filter(pl.col("a").is_null(), pl.col("b").is_not_null()).height
         values = parsed.select(pl.coalesce("a", "b").alias(name)).to_series()
     elif given.dtype in (pl.Datetime, pl.Date):
-        naive = getattr(given.dtype, "time_zone", None) is None
+        naive = given.len() if getattr(given.dtype, "time_zone", None) is None else 0
         local = given.cast(pl.Datetime("us", getattr(given.dtype, "time_zone", None)))
         values = local.dt.replace_time_zone("UTC") if naive else local.dt.convert_time_zone("UTC")
     elif given.dtype == pl.Null:
         values = given.cast(INSTANT)
     else:
         problems.found.append(
-            f"{name} has the type {given.dtype}; make it a timestamp, or text such as 2018-04-01T00:00:31Z"
+            f"{name} has the type {given.dtype} (make it a timestamp, or text such as 2018-04-01T00:00:31Z)"
         )
         return pl.Series(name, [None] * given.len(), INSTANT)
-    if naive:
-        log.info("%s has no offset from UTC and is taken as UTC", name)
     empty = given.is_null() if given.dtype != pl.String else given.fill_null("").str.strip_chars() == ""
+    if naive and naive == values.len() - values.null_count():
+        log.info("%s has no offset from UTC and is taken as UTC", name)
+    elif naive:
+        log.warning("%s has no offset from UTC in %s rows, which are taken as UTC; in others it has one", name, naive)
     if required:
-        problems.add(f"{name} is empty", empty)
-    problems.add(f"{name} is not a timestamp such as 2018-04-01T00:00:31Z", values.is_null() & ~empty, given)
-    problems.add(f"{name} is before 1970", values.dt.epoch("us") < 0, given)
+        problems.add(f"{name} is empty", empty, remedy="nothing can be told from a payment at no time: leave it out")
+    problems.add(
+        f"{name} is not a timestamp such as 2018-04-01T00:00:31Z",
+        values.is_null() & ~empty,
+        given,
+        remedy="write them all like this one" if required else "write them all like this one, or leave it empty",
+    )
+    remedy = "if it is a placeholder, leave it empty" if not required else "if it is a placeholder, leave the row out"
+    problems.add(f"{name} is before 1970", values.dt.epoch("us") < 0, given, remedy=remedy)
     return values
 
 
-def _flags(raw: pl.DataFrame, problems: _Problems) -> pl.Series:
+def _flags(raw: pl.DataFrame, problems: Problems) -> pl.Series:
     given = raw["is_fraud"]
     text = given.cast(pl.String).str.strip_chars().str.to_lowercase()
     truth, falsehood = text.is_in(_TRUE).fill_null(False), text.is_in(_FALSE).fill_null(False)
-    problems.add("is_fraud is neither 0 or 1 nor true or false", ~(truth | falsehood), given)
+    remedy = "write 1 for known frauds and 0 for all else: without a label a payment counts as honest"
+    problems.add("is_fraud is neither 0 or 1 nor true or false", ~(truth | falsehood), given, remedy=remedy)
     return truth.alias("is_fraud")
 
 
-def _check_whole(frame: pl.DataFrame, problems: _Problems, *, labelled: bool) -> None:
+def _check_whole(frame: pl.DataFrame, problems: Problems, *, labelled: bool) -> None:
     """What only the rows together can show."""
     ids = frame["transaction_id"]
-    problems.add("transaction_id occurs more than once", ids.is_duplicated() & ids.is_not_null(), ids)
-    problems.add("labelled_at is before timestamp", frame["labelled_at"] < frame["timestamp"], frame["labelled_at"])
+    again = ids.is_duplicated() & ids.is_not_null()
+    if again.any():
+        remedy = of_repeats(frame.filter(again))
+        problems.add("transaction_id occurs more than once", again, ids, remedy=remedy)
+    problems.add(
+        "labelled_at is before timestamp",
+        frame["labelled_at"] < frame["timestamp"],
+        frame["labelled_at"],
+        remedy="check the two columns' offsets from UTC, or leave it empty: the label then comes after the label delay",
+    )
     frauds = cast(int, frame["is_fraud"].sum())
     if (
         labelled
         and frauds in (0, frame.height)
         and not any(problem.startswith("is_fraud") for problem in problems.found)
     ):
-        only = "fraud" if frauds else "honest"
-        problems.found.append(f"all rows are {only}; a history needs both frauds and honest transactions")
+        only, other = ("fraud", "honest transactions") if frauds else ("honest", "known frauds")
+        problems.found.append(
+            f"all rows are {only}; a history needs both frauds and honest transactions (is is_fraud the right column? "
+            f"Add the {other} of the same days)"
+        )

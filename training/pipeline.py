@@ -21,6 +21,7 @@ from training.evaluate import Evaluation
 from training.export import OPSET, build, verify
 from training.fit import FOREST_PARAMETERS, HONEST_ROWS, ROUNDS, XGBOOST_PARAMETERS, fit
 from training.progress import Stages
+from training.shortage import require_enough
 from training.split import Period, Split, known_frauds, plan
 from training.thresholds import AlertRate, Rule
 
@@ -69,19 +70,20 @@ def train(history: pl.DataFrame, features: pl.DataFrame, options: Options, stage
         test_days=options.test_days,
         validation_days=options.validation_days,
     )
+    require_enough(history, split, keep_compromised=options.keep_compromised)
     names = tuple(features.columns)
 
     def judged(period: Period) -> Rows:
         return judged_rows(history, features, split, period, keep_compromised=options.keep_compromised)
 
     with stages.stage("Rehearsing on earlier days", ROUNDS) as advance:
-        x, y = training_rows(history, features, split, split.rehearsal)
+        x, y = training_rows(history, features, split, split.rehearsal, seed=options.seed)
         rehearsed = fit(x, y, options.seed, advance)
     with stages.stage("Choosing champion and threshold"):
         validation = judged(split.validation)
         choice = choose(rehearsed, validation, options.rule)
     with stages.stage("Fitting the models", ROUNDS) as advance:
-        x, y = training_rows(history, features, split, split.train)
+        x, y = training_rows(history, features, split, split.train, seed=options.seed)
         models = fit(x, y, options.seed, advance)
     with stages.stage("Evaluating on held-out days"):
         held_out = judged(split.test) if split.test else validation

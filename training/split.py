@@ -14,6 +14,7 @@ validation): until then they are not full.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -27,6 +28,7 @@ from features.errors import InvalidHistory, InvalidSetting
 DAY: Final = timedelta(days=1)
 LONGEST_TRAINING: Final = 90 * DAY  # older days taught the models nothing more, and patterns of fraud age
 
+FEWEST_DAYS: Final = 2  # to rehearse on, with those that fill the windows
 MOST_DAYS: Final = 3_650
 
 Mask = npt.NDArray[np.bool_]
@@ -54,7 +56,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Split:
-    """The days of one training; ``test`` is None where the history ends at ``as_of``."""
+    """The days of one training; ``test`` is None where no transactions follow ``as_of`` in the days to test on."""
 
     first: datetime
     rehearsal: Period
@@ -76,7 +78,9 @@ class Split:
             [("Before training: only fills the windows", str(Period(self.first, start)))] if start > self.first else []
         )
         test = (
-            str(self.test) if self.test else "none: no transactions from then on, so figures are of the validation days"
+            str(self.test)
+            if self.test
+            else "none: no transactions in the days from then on, so figures are of the validation days"
         )
         return [
             *early,
@@ -111,7 +115,7 @@ def plan(
             raise InvalidSetting(
                 f"--train-days, --validation-days and --test-days must lie between 1 and {MOST_DAYS}, not {days}"
             )
-    newest = history["timestamp"][-1]
+    newest, moved = history["timestamp"][-1], as_of or train_start
     first, last = _midnight(history["timestamp"][0]), _midnight(newest) + DAY
     if train_start and train_days:
         implied = train_start + train_days * DAY + label_delay
@@ -131,20 +135,36 @@ def plan(
     train = Period(max(train_start, first), train_end)
     rehearsal = Period(max(rehearsal_end - (train.end - train.start), min(warm, train.start)), rehearsal_end)
     if train.end - train.start < DAY or rehearsal.end - rehearsal.start < DAY:
+        least = FEWEST_DAYS + 2 * label_delay / DAY + validation_days + test_days
+        remedy = _fitting((last - first) // DAY, least)
+        if moved:
+            remedy = "bring a longer history, or give another --as-of or an earlier --train-start"
         raise InvalidHistory(
             f"the history goes from {first:%Y-%m-%d} to {last - DAY:%Y-%m-%d}, too short to train as of "
             f"{as_of:%Y-%m-%d}: before that day lie two label delays of {label_delay / DAY:g} days and "
-            f"{validation_days} validation days, and training needs at least 2 days before those; bring a longer "
-            "history, or lower --test-days, --validation-days or --label-delay"
+            f"{validation_days} validation days, and training needs at least {FEWEST_DAYS} days before those; {remedy}"
         )
-    test = Period(as_of, min(as_of + test_days * DAY, last)) if newest >= as_of else None
-    return Split(first, rehearsal, validation, train, as_of, test, label_delay)
+    test = Period(as_of, min(as_of + test_days * DAY, last))
+    tested = newest >= as_of and bool(test.rows(history).any())
+    return Split(first, rehearsal, validation, train, as_of, test if tested else None, label_delay)
 
 
 def known_frauds(history: pl.DataFrame, at: datetime, label_delay: timedelta) -> Mask:
     """Which rows were known to be frauds at an instant, bool [rows]; a label without a date takes the label delay."""
     known = pl.col("labelled_at").fill_null(pl.col("timestamp") + label_delay) <= at
     return history.select(pl.col("is_fraud") & known).to_series().to_numpy()
+
+
+def _fitting(days: int, least: float) -> str:
+    """What to do about a history of so many days, where ``least`` are needed with the options given."""
+    longer = f"bring at least {math.ceil(least)} days"
+    delay = (days - FEWEST_DAYS - 2) / 2  # a day of validation, a day of test
+    if delay <= 0:
+        return longer
+    return (
+        f"{longer}, or lower --test-days, --validation-days or, where labels take less, --label-delay (at most "
+        f"{delay:g} with --test-days 1 --validation-days 1)"
+    )
 
 
 def _midnight(instant: object) -> datetime:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -109,6 +110,31 @@ def test_a_history_that_ends_on_the_day_of_as_of_before_it_has_no_test_either() 
     assert plan(days_of_history(100), label_delay=WEEK, reach=37 * DAY, as_of=noon).test is None
 
 
+def test_days_without_transactions_are_no_test() -> None:
+    history = days_of_history(100)
+    silent = history.filter(~pl.col("timestamp").is_between(FIRST + 70 * DAY, FIRST + 90 * DAY))
+    assert plan(silent, label_delay=WEEK, reach=37 * DAY, as_of=FIRST + 75 * DAY).test is None
+    late = plan(silent, label_delay=WEEK, reach=37 * DAY, as_of=FIRST + 75 * DAY, test_days=20)
+    assert late.test == Period(FIRST + 75 * DAY, FIRST + 95 * DAY)
+
+
+@pytest.mark.parametrize("days", [1, 4, 5, 20])
+def test_a_history_that_is_too_short_says_with_which_options_it_is_not(days: int) -> None:
+    history = days_of_history(days)
+    with pytest.raises(InvalidHistory, match="too short") as caught:
+        plan(history, label_delay=WEEK, reach=37 * DAY)
+    found = re.search(r"--label-delay \(at most ([\d.]+) with", str(caught.value))
+    if found is None:
+        assert days < 5
+        assert str(caught.value).endswith("; bring at least 30 days")
+        plan(days_of_history(30), label_delay=WEEK, reach=37 * DAY)
+        return
+    delay = float(found[1]) * DAY
+    plan(history, label_delay=delay, reach=37 * DAY, test_days=1, validation_days=1)
+    with pytest.raises(InvalidHistory):
+        plan(history, label_delay=delay + DAY, reach=37 * DAY, test_days=1, validation_days=1)
+
+
 def test_a_test_is_no_longer_than_the_history() -> None:
     split = plan(days_of_history(100), label_delay=WEEK, reach=37 * DAY, as_of=FIRST + 97 * DAY)
     assert split.test == Period(FIRST + 97 * DAY, FIRST + 100 * DAY)
@@ -136,7 +162,12 @@ def test_it_describes_itself_in_the_order_of_time_with_last_days_included() -> N
         ({"train_start": on(5, 1), "train_days": 7, "as_of": on(6, 1)}, InvalidSetting, "leave one of them out"),
         ({"as_of": on(4, 20)}, InvalidHistory, "from 2018-04-01 to 2018-07-09, too short to train as of 2018-04-20"),
         ({"label_delay": 60 * DAY}, InvalidHistory, "two label delays of 60 days and 7 validation days"),
-        ({"train_start": on(7, 1)}, InvalidHistory, "bring a longer history, or lower --test-days"),
+        ({"train_start": on(7, 1)}, InvalidHistory, "give another --as-of or an earlier --train-start"),
+        (
+            {"test_days": 90},
+            InvalidHistory,
+            r"bring at least 113 days, or .*at most 48 with --test-days 1 --validation-days 1",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
