@@ -128,7 +128,7 @@ def example_parts(evaluation: Evaluation, explained: Explained) -> list[Part]:
     chosen = np.concatenate([caught, false_alarms, missed])
     if not chosen.size:
         return [Note("examples", title, "There is no alert on the test days, and no fraud.")]
-    judged = _judged(evaluation, explained.history)
+    judged = judged_transactions(evaluation, explained.history)
     added = explained.contributions(evaluation.features[chosen])
     cards = tuple(
         _card(evaluation, explained, judged.row(int(row), named=True), int(row), of_row)
@@ -186,7 +186,7 @@ def _spread(evaluation: Evaluation, rows: Rows, count: int) -> Rows:
     return rows[kept]
 
 
-def _judged(evaluation: Evaluation, history: pl.DataFrame) -> pl.DataFrame:
+def judged_transactions(evaluation: Evaluation, history: pl.DataFrame) -> pl.DataFrame:
     """The history's rows that were judged, as ``training.compare.judged_rows`` takes them from the test days.
 
     Raises ``InvalidHistory`` where they are not the evaluation's.

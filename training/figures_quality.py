@@ -56,15 +56,16 @@ def quality_parts(path: Path, history: pl.DataFrame, label_delay: timedelta) -> 
 def _comparison(found: Quality) -> Table:
     """Every model on the test weeks."""
     test = found.blocks.test
-    published = any(row.published for row in test.rows)
-    header = ("model", "features", "learns from", *METRICS.values(), *(["published"] if published else []))
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    position = None
     for row in test.rows:
-        cells = [_figure(row, metric) for metric in METRICS]
-        if published:
-            known = (f"{row.published[metric][0]:.4g}" for metric in METRICS if metric in row.published)
-            cells.append(" / ".join(known))
-        rows.append((spoken(row.model), row.features, row.learns, *cells))
+        if row.role == "champion":
+            position = len(rows)
+        who = (spoken(row.model), row.features)
+        if row.figures:
+            rows.append((*who, row.learns, *(_figure(row, metric) for metric in METRICS)))
+        if row.published:
+            rows.append((*who, "published", *(_published(row, metric) for metric in METRICS)))
     champion, baseline = _of_role(test, "champion"), _of_role(test, "baseline")
     reading = (
         f"Test {_weeks(test)}. Before each, every model is made of what was known when it began, and all are judged on "
@@ -79,8 +80,8 @@ def _comparison(found: Quality) -> Table:
         )
         reading += f"The champion, marked, beside {baseline.model} ({baseline.features}): {compared}. "
         names = sorted(set(champion.candidates))
-        reading += f"It was {' or '.join(spoken(name) for name in names)}. "
-    if published:
+        reading += f"The champion was {' or '.join(spoken(name) for name in names)}. "
+    if any(row.published for row in test.rows):
         reading += (
             "Published figures are the Handbook's, of this very data. The book's models have for each metric the "
             f"parameters {_parameters(found)}. "
@@ -88,7 +89,7 @@ def _comparison(found: Quality) -> Table:
     reading += f"Measured on {found.created_at:%Y-%m-%d}; each is as of its week, none is the very model of this page."
     if found.fingerprint != fingerprint(feature_set(found.label_delay_days * DAY)):
         reading += " The features have changed since then: these are not today's models; run it again."
-    position = test.rows.index(champion) if champion else None
+    header = ("model", "features", "learns from", *METRICS.values())
     return Table("comparison", TITLE, reading, header, tuple(rows), emphasis=position)
 
 
@@ -162,10 +163,13 @@ def _of_role(block: Block, role: Role) -> Row | None:
 
 
 def _figure(row: Row, metric: str) -> str:
-    if metric not in row.figures:
-        return ""  # published only
-    figure = row.figures[metric]
-    return _spread(figure.mean, figure.deviation, len(figure.weeks))
+    figure = row.figures.get(metric)
+    return _spread(figure.mean, figure.deviation, len(figure.weeks)) if figure else "-"
+
+
+def _published(row: Row, metric: str) -> str:
+    """As it was published, which is a mean and mostly a deviation."""
+    return " ±".join(f"{value:.4g}" for value in row.published.get(metric, ())) or "-"
 
 
 def _mean(row: Row, metric: str) -> str:

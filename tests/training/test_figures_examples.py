@@ -12,18 +12,29 @@ import polars as pl
 import pytest
 import xgboost
 
-from features.definitions import FEATURES
+from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import InvalidHistory
 from features.sentences import sentence
 from tests.training.evaluations import evaluation, features, history
-from tests.training.fitted import COLUMNS, fitted
+from tests.training.fitted import COLUMNS, fitted, simulated
 from training.calibration import Calibration
+from training.compare import judged_rows
 from training.evaluate import Evaluation
 from training.export import build
 from training.figures import Cards, Note
-from training.figures_examples import CAUGHT, FALSE_ALARMS, MISSED, Explained, contributions, example_parts, examples
+from training.figures_examples import (
+    CAUGHT,
+    FALSE_ALARMS,
+    MISSED,
+    Explained,
+    contributions,
+    example_parts,
+    examples,
+    judged_transactions,
+)
 from training.fit import XGBOOST
 from training.report import render
+from training.split import plan
 
 CALIBRATION = Calibration(0.8, -0.5)
 SPECS = FEATURES[:COLUMNS]
@@ -131,6 +142,19 @@ def test_without_test_days_nothing_is_explained() -> None:
     assert isinstance(note, Note)
     silent = replace(tested, threshold=2.0, y=np.zeros(tested.y.size, bool))
     assert "no alert on the test days" in example_parts(silent, explained)[0].reading
+
+
+@pytest.mark.parametrize("keep_compromised", [False, True])
+def test_the_transactions_judged_are_those_of_the_evaluation(keep_compromised: bool) -> None:
+    history, matrix = simulated()
+    split = plan(history, label_delay=LABEL_DELAY, reach=reach(FEATURES))
+    assert split.test
+    rows = judged_rows(history, matrix, split, split.test, keep_compromised=keep_compromised)
+    assert keep_compromised == (rows.y.size == split.test.rows(history).sum())
+    tested = replace(case()[0], y=rows.y, timestamp=rows.timestamp, split=split)
+    judged = judged_transactions(tested, history)
+    assert judged["account_id"].to_list() == rows.account.tolist()
+    assert judged["amount"].to_list() == rows.amount.tolist()
 
 
 def test_another_history_is_refused() -> None:

@@ -50,7 +50,8 @@ def quality(of: pl.DataFrame, **fields: Any) -> Quality:
     less = np.subtract(OURS, THEIRS)
     difference = [Difference(metric, less.tolist(), float(less.mean()), float(less.std()), 2, 1) for metric in METRICS]
     published = Row("a net", "f", "published", {}, {"auc_roc": (0.8765, 0.01)}, [], None, None, None)
-    rows = [row("to beat", THEIRS, "baseline"), published, row("champion", OURS, "champion", candidates=["xgboost"])]
+    to_beat = row("to beat", THEIRS, "baseline", published={"average_precision": (0.5,)})
+    rows = [to_beat, published, row("champion", OURS, "champion", candidates=["xgboost"])]
     weeks = [date(2024, 1, day) for day in (8, 15, 22)]
     block = Block("t", weeks, rows)
     values: dict[str, Any] = {
@@ -88,9 +89,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_the_tables_show_means_deviations_and_wins(tmp_path: Path) -> None:
     compared, by_week, ablation = quality_parts(written(tmp_path, quality(history())), history(), LABEL_DELAY)
     assert isinstance(compared, Table)
-    assert compared.header[3:] == ("AUC ROC", "average precision", f"card precision@{CARDS}", "published")
-    assert compared.rows[0] == ("to beat", "f", "d", *["0.5500 ±0.1472"] * 3, "")
-    assert compared.rows[1] == ("a net", "f", "published", "", "", "", "0.8765")
+    assert compared.header[3:] == ("AUC ROC", "average precision", f"card precision@{CARDS}")
+    assert compared.rows[0] == ("to beat", "f", "d", *["0.5500 ±0.1472"] * 3)
+    assert compared.rows[1] == ("to beat", "f", "published", "-", "0.5", "-")
+    assert compared.rows[2] == ("a net", "f", "published", "0.8765 ±0.01", "-", "-")
     assert compared.rows[compared.emphasis or 0][0] == "champion"
     assert "average precision 0.6000 beside 0.5500 (better in 2 of 3 weeks)" in compared.reading
     assert "The features have changed" not in compared.reading
