@@ -262,4 +262,4 @@ def test_the_example_reads_alerts(kafka: LocalKafka, alert: tuple[str, bytes]) -
         patience.cancel()
         reading.kill()
         reading.communicate()
-    assert line.startswith("compte-é7 1234.56 score 0.988: amount 1234.56")
+    assert line.startswith("compte-é7 1234.56 score 0.988: amount 1,234.56")

@@ -86,7 +86,7 @@ def test_base_and_contributions_add_up_to_the_log_odds_of_the_score(champion: st
 
 
 @given(st.integers(0, 10_000), st.integers(1, 7), st.integers(1, 6))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_they_are_those_of_xgboost_itself(seed: int, depth: int, columns: int) -> None:
     features = holed(seed, 200, columns)
     model = boosted(features, seed, max_depth=depth)
