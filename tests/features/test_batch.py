@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import batch
-from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature
+from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature, reach
 from features.transaction import Label, Transaction
 from tests.features import oracle
 from tests.features.histories import DAY_US, MONDAY, TINY
@@ -181,7 +181,7 @@ def test_an_aggregate_without_its_window_is_refused_by_name() -> None:
 def test_more_history_behind_a_window_changes_nothing() -> None:
     """What lies before the reach of every window leaves no trace, not even in the last bit of a sum."""
     past = [paid(i, MONDAY + i, 10**12 - i) for i in range(50)]
-    later = MONDAY + 38 * DAY_US
+    later = MONDAY + (reach(FEATURES).days + 1) * DAY_US
     recent = [
         Transaction(f"r{i}", "a", "m", 1 + i * i, later + i * DAY_US // 3, "online", "Paris", f"d{i % 3}")
         for i in range(60)
