@@ -114,7 +114,7 @@ def _missing(feature: Feature, row: Mapping[Feature, float]) -> str:  # noqa: C9
         case Aggregate.SINCE_HONEST:
             return f"no payment {_of(feature)} is known to be honest {when}"
         case Aggregate.SINCE_RUN:
-            return f"the newest payment {_of(feature)} is not known as fraud {when}"
+            return f"the newest payment {_of(feature)} that could be known is no fraud {when}"
         case Aggregate.KNOWN_FRAUD_MEAN | Aggregate.SINCE_KNOWN_FRAUD:
             return f"no payment {_of(feature)} {when} is known as fraud"
     # The others are never missing by their definition; should a row lack one nevertheless, that is what is to be said.

@@ -7,20 +7,22 @@ Events out of order, and a state that was just restored, only send the cursors b
 
 from __future__ import annotations
 
-import math
 from array import array
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from features.definitions import OF_LABELS, Aggregate, Entity, Feature, reach
 from features.fields import END, Field, Tally, inserted
+from features.frauds import KnownFrauds, Labels
 from features.measures import MEASURES, NAN, trend
 from features.transaction import MICROSECOND, Label, Transaction
 
 Bounds = tuple[int, int]
+# Zero, and not missing, where nothing is known.
+ZERO_WITHOUT: Final = frozenset({Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO, Aggregate.KNOWN_FRAUD_COUNT})
 
 
 class Plan:
@@ -35,15 +37,37 @@ class Plan:
         self.offsets = sorted({offset for f in self.features for offset in f.bounds} | references)
         self.fields = sorted({f.field for f in self.features if f.field is not None})
         self.reach = reach(self.features) // MICROSECOND
-        # Each cursor's gains and losses: the tallies, with their field, that an event enters or leaves as it passes.
+        # Each cursor's offset, gains and losses: the tallies, with their field, that an event enters or leaves as the
+        # cursor passes it.
         self.tallies = sorted({(self.fields.index(f.field), f.bounds) for f in self.features if f.field is not None})
         tallied = list(enumerate(self.tallies))
-        self.gains = [[(i, field) for i, (field, (first, _)) in tallied if first == o] for o in self.offsets]
-        self.losses = [[(i, field) for i, (field, (_, second)) in tallied if second == o] for o in self.offsets]
+        self.passing = [
+            (
+                offset,
+                [(i, field) for i, (field, (first, _)) in tallied if first == offset],
+                [(i, field) for i, (field, (_, second)) in tallied if second == offset],
+            )
+            for offset in self.offsets
+        ]
         by_window: dict[Bounds, list[tuple[int, Feature]]] = {}
         for slot, feature in enumerate(self.features):
             by_window.setdefault(feature.bounds, []).append((slot, feature))
-        self.windows = [Window(self, bounds, slotted) for bounds, slotted in by_window.items()]
+        windows = [Window(self, bounds, slotted) for bounds, slotted in by_window.items()]
+        self.windows = [window for window in windows if window.measures or window.trends or window.recency]
+        self.label_windows = [window for window in windows if window.labels]
+        habits = [(slot, f, self.fields.index(f.field)) for slot, f in enumerate(self.features) if f.field is not None]
+        self.distinct = [
+            (slot, self.tallies.index((field, f.bounds)))
+            for slot, f, field in habits
+            if f.aggregate is Aggregate.DISTINCT
+        ]
+        self.new = [
+            (slot, self.tallies.index((field, f.bounds)), field)
+            for slot, f, field in habits
+            if f.aggregate is Aggregate.NEW
+        ]
+        # What holds where windows are empty and no fraud is known.
+        self.blank = [0.0 if f.aggregate in ZERO_WITHOUT else NAN for f in self.features]
 
     def __reduce__(self) -> tuple[type[Plan], tuple[tuple[Feature, ...], Entity]]:
         return Plan, (self.features, self.entity)
@@ -59,13 +83,10 @@ class Window:
         self.trends = [
             (slot, plan.offsets.index(f.reference_bounds[1])) for slot, f in slotted if f.aggregate is Aggregate.TREND
         ]
-        self.recency = [slot for slot, f in slotted if f.aggregate is Aggregate.SINCE]
+        # As long as no fraud is known, the newest honest event is the newest one.
+        self.recency = [slot for slot, f in slotted if f.aggregate in (Aggregate.SINCE, Aggregate.SINCE_HONEST)]
         self.labels = [(slot, f.aggregate) for slot, f in slotted if f.aggregate in OF_LABELS]
-        self.habits = [
-            (slot, f.aggregate, plan.tallies.index((plan.fields.index(f.field), bounds)), f.field)
-            for slot, f in slotted
-            if f.field is not None
-        ]
+        self.honest = any(f.aggregate in (Aggregate.SINCE_HONEST, Aggregate.SINCE_RUN) for _, f in slotted)
 
 
 class Cursor:
@@ -87,35 +108,33 @@ class EntityState:
         self.instants: array[int] = array("q")
         self.amounts: array[int] = array("i")
         self.fields = [Field(array("B"), END) for _ in plan.fields]
-        # transaction_id -> its timestamp, and what was said of it when: (labelled_at, is_fraud), sorted
-        self.labels: dict[str, tuple[int, list[tuple[int, bool]]]] = {}
+        self.labels: Labels = {}
         self._rewind()
-        self._frauds: list[tuple[int, int, int, float]] | None = None
+        self._frauds: KnownFrauds | None = None
 
     def get(self, transaction: Transaction) -> list[float]:
         """The entity's features, in order, for a transaction at its own instant, from the other events known so far."""
-        t = transaction.timestamp
+        t, amount = transaction.timestamp, transaction.amount
         self._advance(t)
-        values = [NAN] * len(self.plan.features)
+        cursors, values = self._cursors, self.plan.blank.copy()
         for window in self.plan.windows:
-            until, since = self._cursors[window.until], self._cursors[window.since]
+            until, since = cursors[window.until], cursors[window.since]
             n, total, squares = until.n - since.n, until.total - since.total, until.squares - since.squares
             for slot, measure in window.measures:
-                values[slot] = measure(n, total, squares, transaction.amount)
+                values[slot] = measure(n, total, squares, amount)
             for slot, reference in window.trends:
-                longer = self._cursors[reference]
+                longer = cursors[reference]
                 values[slot] = trend(n, squares, until.n - longer.n, until.total - longer.total)
-            for slot in window.recency:
-                if n:
+            if n:
+                for slot in window.recency:
                     values[slot] = float(t - self.instants[until.n - 1]) / 1e6
-            if window.labels:
-                self._get_of_labels(values, window, t, since.n, until.n)
-            for slot, aggregate, tally, name in window.habits:
-                if aggregate is Aggregate.DISTINCT:
-                    values[slot] = float(self._tallies[tally].distinct)
-                elif (text := getattr(transaction, name)) is not None:
-                    code = self.fields[self.plan.tallies[tally][0]].code(text)
-                    values[slot] = float(not self._tallies[tally].holds(code))
+        for slot, tally in self.plan.distinct:
+            values[slot] = float(self._tallies[tally].distinct)
+        for slot, tally, field in self.plan.new:
+            if (text := getattr(transaction, self.plan.fields[field])) is not None:
+                values[slot] = float(not self._tallies[tally].holds(self.fields[field].code(text)))
+        if self.labels:
+            self._get_of_labels(values, t)
         return values
 
     def update(self, transaction: Transaction) -> None:
@@ -130,7 +149,7 @@ class EntityState:
         self.amounts = inserted(self.amounts, at, transaction.amount)
         for name, field in zip(self.plan.fields, self.fields, strict=True):
             field.insert(at, getattr(transaction, name))
-        if self.labels:
+        if self._frauds and t <= self._frauds.newest:
             self._frauds = None
 
     def update_label(self, label: Label) -> None:
@@ -186,77 +205,58 @@ class EntityState:
             self._rewind()
         self._at = t
         instants, amounts, size = self.instants, self.amounts, len(self.instants)
-        for i, cursor in enumerate(self._cursors):
-            limit, n = t - self.plan.offsets[i], cursor.n
+        for cursor, (offset, gains, losses) in zip(self._cursors, self.plan.passing, strict=True):
+            n, limit = cursor.n, t - offset
+            if n == size or instants[n] > limit:
+                continue
+            total, squares = cursor.total, cursor.squares
             while n < size and instants[n] <= limit:
                 amount = amounts[n]
-                cursor.total += amount
-                cursor.squares += amount * amount
-                for tally, field in self.plan.gains[i]:
+                total += amount
+                squares += amount * amount
+                for tally, field in gains:
                     if code := self.fields[field].codes[n]:
                         self._tallies[tally].gain(code)
-                for tally, field in self.plan.losses[i]:
+                for tally, field in losses:
                     if code := self.fields[field].codes[n]:
                         self._tallies[tally].lose(code)
                 n += 1
-            cursor.n = n
+            cursor.n, cursor.total, cursor.squares = n, total, squares
 
-    def _get_of_labels(self, values: list[float], window: Window, t: int, since: int, until: int) -> None:
-        """Puts in what the labels known at t say of the events from ``since`` to before ``until``."""
-        frauds = self._known_frauds(t, window.bounds) if self.labels else []
-        n, count = until - since, len(frauds)
+    def _get_of_labels(self, values: list[float], t: int) -> None:
+        frauds = self._frauds
+        if frauds is None or not frauds.begin <= t < frauds.end:
+            frauds = self._frauds = KnownFrauds(self.labels, self.instants, self.amounts, t)
+        if frauds.instants:
+            for window in self.plan.label_windows:
+                self._get_of_frauds(values, t, window, frauds)
+
+    def _get_of_frauds(self, values: list[float], t: int, window: Window, frauds: KnownFrauds) -> None:
+        """Puts in what there is to say of the window's frauds, if it has any."""
+        low, high = frauds.within(t, window.bounds)
+        if low == high:
+            return
+        since, until = self._cursors[window.since].n, self._cursors[window.until].n
+        honest = frauds.newest_honest(self.instants, since, until) if window.honest else 0
         for slot, aggregate in window.labels:
             match aggregate:
                 case Aggregate.FRAUD_COUNT | Aggregate.KNOWN_FRAUD_COUNT:
-                    values[slot] = float(count)
+                    values[slot] = float(high - low)
                 case Aggregate.FRAUD_RATIO:
-                    values[slot] = float(count) / float(n) if n else 0.0
-                case Aggregate.KNOWN_FRAUD_MEAN if count:
-                    values[slot] = float(sum(amount for _, amount in frauds)) / float(count) / 100.0
-                case Aggregate.SINCE_KNOWN_FRAUD if count:
-                    values[slot] = float(t - max(frauds)[0]) / 1e6
+                    values[slot] = float(high - low) / float(until - since)
+                case Aggregate.KNOWN_FRAUD_MEAN:
+                    values[slot] = float(frauds.total(low, high)) / float(high - low) / 100.0
+                case Aggregate.SINCE_KNOWN_FRAUD:
+                    values[slot] = float(t - frauds.instants[high - 1]) / 1e6
                 case Aggregate.SINCE_HONEST:
-                    honest = self._newest_honest(frauds, since, until)
                     values[slot] = float(t - self.instants[honest]) / 1e6 if honest >= since else NAN
-                case Aggregate.SINCE_RUN if count:
-                    honest = self._newest_honest(frauds, since, until)
+                case Aggregate.SINCE_RUN:
                     began = bisect_right(self.instants, self.instants[honest]) if honest >= since else since
                     values[slot] = float(t - self.instants[began]) / 1e6 if began < until else NAN
 
-    def _newest_honest(self, frauds: list[tuple[int, int]], since: int, until: int) -> int:
-        """The place of the newest event that is not one of these frauds; before ``since`` where there is none."""
-        called = Counter(timestamp for timestamp, _ in frauds)
-        at = until - 1
-        while at >= since and called[self.instants[at]]:
-            called[self.instants[at]] -= 1
-            at -= 1
-        return at
-
-    def _known_frauds(self, t: int, bounds: Bounds) -> list[tuple[int, int]]:
-        """(timestamp, amount) of the window's events that are known as frauds at t."""
-        if self._frauds is None:
-            self._frauds = list(self._fraud_intervals())
-        first, second = bounds
-        return [
-            (timestamp, amount)
-            for timestamp, amount, known, withdrawn in self._frauds
-            if max(timestamp + first, known) <= t < min(timestamp + second, withdrawn)
-        ]
-
-    def _fraud_intervals(self) -> Iterable[tuple[int, int, int, float]]:
-        """(timestamp, amount, known from, withdrawn at) of every event that was called a fraud."""
-        for timestamp, said in self.labels.values():
-            at = bisect_left(self.instants, timestamp)
-            if at == len(self.instants) or self.instants[at] != timestamp:
-                continue  # a label may overtake its transaction
-            amount = max(self.amounts[at : bisect_right(self.instants, timestamp)])
-            until = [labelled_at for labelled_at, _ in said[1:]] + [math.inf]
-            for (known, is_fraud), withdrawn in zip(said, until, strict=True):
-                if is_fraud:
-                    yield timestamp, amount, known, withdrawn
-
     def _drop_events(self, n: int) -> None:
         del self.instants[:n], self.amounts[:n]
+        self._frauds = None
         recoded = [field.drop(n) for field in self.fields]
         if any(recoded) or n > self._cursors[-1].n:
             self._rewind()
@@ -265,6 +265,4 @@ class EntityState:
             cursor.n -= n
 
 
-_decode = msgspec.msgpack.Decoder(
-    tuple[list[tuple[str, bytes]], list[bytes], dict[str, tuple[int, list[tuple[int, bool]]]]]
-).decode
+_decode = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes]], list[bytes], Labels]).decode

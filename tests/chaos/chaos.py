@@ -15,7 +15,7 @@ from flows.local_kafka import LocalKafka
 from tests.chaos import epochs, topic_log, verifier
 from tests.chaos.cluster import PARTITIONS, Cluster
 from tests.chaos.sender import Sender
-from tests.chaos.stream import Stream
+from tests.chaos.stream import BEGIN, Stream
 from tests.chaos.topic_log import Watch
 from tests.flows.traffic import DAY
 
@@ -118,9 +118,14 @@ class Chaos:
         self._started = 0.0
         self.report = Report()
 
-    def run(self, steps: Iterable[Step], workers: int = 1) -> Report:
-        """Takes the steps while records flow, then lets the flow finish, and verifies what it has done."""
+    def run(self, steps: Iterable[Step], workers: int = 1, days_before: float = 0.0) -> Report:
+        """Takes the steps while records flow, then lets the flow finish, and verifies what it has done.
+
+        ``days_before``: event time whose records lie in Kafka when the flow is started.
+        """
         begin = time.monotonic()
+        if days_before:
+            self._sender.send_history(BEGIN + round(days_before * DAY))
         self._watch.start()
         self._sender.start()
         self._start(workers)

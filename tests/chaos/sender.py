@@ -6,6 +6,7 @@ import heapq
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -27,7 +28,7 @@ class Sender(threading.Thread):
     def __init__(self, bootstrap: str, topics: Mapping[str, str], stream: Iterable[Item], rate: float) -> None:
         super().__init__(name="sender", daemon=True)
         self._topics = topics
-        self._stream = stream
+        self._stream = iter(stream)
         self._rate = rate
         self._stopping = threading.Event()
         self._labels: list[tuple[int, int]] = []  # from when a label counts, its number
@@ -43,6 +44,15 @@ class Sender(threading.Thread):
                 **QUIET,
             }
         )
+
+    def send_history(self, until: int) -> None:
+        """Sends the stream up to that event time as fast as it goes, before the thread and the flow are started.
+
+        The first record after it is left out.
+        """
+        for item in takewhile(lambda item: item.instant < until, self._stream):
+            self._produce(item)
+        assert self._producer.flush(60) == 0
 
     def run(self) -> None:
         """The thread."""
@@ -78,21 +88,22 @@ class Sender(threading.Thread):
                 self._producer.poll(min(0.01, max(0.0, due - time.monotonic())) or 0.01)
             if self._stopping.is_set():
                 return
-            number = self.sent
+            self._produce(item)
 
-            def delivered(error: KafkaError | None, _message: Message, number: int = number) -> None:
-                assert error is None, error
-                self._arrived[number] = time.monotonic()
+    def _produce(self, item: Item) -> None:
+        number = self.sent
 
-            if item.label is None:
-                self._producer.produce(self._topics[item.purpose], item.sent.value, item.sent.key)
-            else:
-                heapq.heappush(self._labels, (item.label.labelled_at, number))
-                self._producer.produce(
-                    self._topics[item.purpose], item.sent.value, item.sent.key, on_delivery=delivered
-                )
-            self._producer.poll(0)
-            self.sent += 1
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            assert error is None, error
+            self._arrived[number] = time.monotonic()
+
+        if item.label is None:
+            self._producer.produce(self._topics[item.purpose], item.sent.value, item.sent.key)
+        else:
+            heapq.heappush(self._labels, (item.label.labelled_at, number))
+            self._producer.produce(self._topics[item.purpose], item.sent.value, item.sent.key, on_delivery=delivered)
+        self._producer.poll(0)
+        self.sent += 1
 
     def _may_go(self, item: Item) -> bool:
         while self._labels and self._labels[0][0] <= item.instant:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from features.definitions import FEATURES, reach
 from flows.local_kafka import LocalKafka, free_port
 from tests.chaos.chaos import Act, Chaos, Report, Step
 from tests.chaos.cluster import Cluster
@@ -29,14 +30,14 @@ def test_whatever_happens_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> N
     with LocalKafka(free_port(), tmp_path / "kafka") as broker:
         chaos = Chaos(Cluster(broker.bootstrap_servers, tmp_path), broker, seed=7, rate=100, days_a_second=1.3)
         try:
-            report = chaos.run(steps, workers=2)
+            report = chaos.run(steps, workers=2, days_before=60)
         finally:
             chaos.close()
     assert not wrong(report)
     assert not report.faults, report.faults[0]
     assert report.unasked == 0
     assert report.starts.keys() == {1, 2, 3}
-    assert report.days > 30  # so all windows have moved on, and labels have counted
+    assert report.days > reach(FEATURES).days + 1  # so all windows have moved on, and labels have counted
     assert len(report.expected.accepted) > 2_000
 
 

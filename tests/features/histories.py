@@ -70,7 +70,7 @@ class History:
         return _WORLDS[self.world].lateness
 
 
-_days = st.sampled_from([0, 1, 6, 7, 8, 13, 14, 15, 23, 29, 30, 31, 36, 37, 38, 44, 45])
+_days = st.sampled_from([0, 1, 6, 7, 8, 13, 14, 15, 23, 29, 30, 31, 36, 37, 38, 44, 45, 89, 90, 91])
 # An eighth of a second puts gaps of more than 24 days on the midpoint of two float32.
 _nudge = st.sampled_from([0, 0, 0, -1, 1, 125_000])
 _WORLDS: dict[Literal["tiny", "real"], _World] = {

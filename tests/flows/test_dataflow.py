@@ -17,7 +17,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.testing import TestingSink, run_main
 from prometheus_client import REGISTRY
 
-from features.definitions import FEATURES, OF_LABELS, Entity
+from features.definitions import FEATURES, Aggregate, Entity, reach
 from features.transaction import Label, Transaction
 from flows import logs, score, sink, source, start, stop, topics, windows
 from flows.records import Arrival, Candidate, Rejection, Tick
@@ -107,7 +107,7 @@ def test_the_dataflow_gives_the_features_of_the_batch_once_each(
     run: Callable[..., tuple[list[Candidate], list[Rejection]]],
 ) -> None:
     rng = random.Random(5)
-    transactions, labels = history(1500)
+    transactions, labels = history(1500, days=2 * reach(FEATURES).days)  # so that much is forgotten
     # A label that becomes known at the instant of a transaction comes before it.
     records: list[Record] = [*labels, *transactions]
     records.sort(key=lambda record: record.labelled_at if isinstance(record, Label) else record.timestamp)
@@ -127,7 +127,8 @@ def test_the_dataflow_gives_the_features_of_the_batch_once_each(
         assert bits(np.array(candidate.features, np.float32)) == expected[candidate.transaction.transaction_id]
     assert sorted(r.headers["error_code"] for r in rejections) == ["not_json", "too_late"]
     assert duplicates() - before == repeats
-    fraud_counts = [c.features[i] for i, f in enumerate(FEATURES) if f.aggregate in OF_LABELS for c in candidates]
+    counted = [i for i, f in enumerate(FEATURES) if f.aggregate is Aggregate.FRAUD_COUNT]
+    fraud_counts = [c.features[i] for i in counted for c in candidates]
     assert max(fraud_counts) >= 2, "no label has reached its merchant"
 
 
@@ -136,8 +137,9 @@ def test_the_dataflow_drops_keys_that_nothing_can_reach(
 ) -> None:
     many = [pay(f"t{i}", account=f"a{i}", merchant=f"m{i % 20}", day=i / 1000) for i in range(300)]
     labelled = Label("t5", "a5", "m5", many[5].timestamp, is_fraud=True, labelled_at=many[5].timestamp + DAY)
-    # Windows of accounts reach 30 days back, those of merchants 37, and the watermark lies a day behind the newest.
-    later = [pay("later", account="b", merchant="n", day=60), pay("even-later", account="b", merchant="n", day=60)]
+    # The watermark lies a day behind the newest.
+    day = reach(FEATURES).days + 3
+    later = [pay("later", account="b", merchant="n", day=day), pay("even-later", account="b", merchant="n", day=day)]
     before = {entity: dropped(entity) for entity in (Entity.ACCOUNT, Entity.MERCHANT)}
 
     def gone() -> bool:

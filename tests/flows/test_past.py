@@ -64,7 +64,7 @@ def _of_use(step: str, saved: Saved, watermark: int) -> OfUse:
 
 
 def test_what_windows_cannot_reach_leaves_nothing(tmp_path: Path) -> None:
-    transactions, labels = history(2000, days=90)
+    transactions, labels = history(2000, days=3 * reach(FEATURES).days)
     whole = frame([*transactions, *labels])
     end = past.end_of(whole)
     recent = past.since(whole, end - reach(FEATURES) // MICROSECOND - LATENESS)

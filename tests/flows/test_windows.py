@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from features.definitions import FEATURES, OF_LABELS, Entity, Feature
+from features.definitions import FEATURES, OF_LABELS, Entity, Feature, reach
 from features.transaction import Label, Transaction
 from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejection, Tick
 from flows.settings import Settings
@@ -23,9 +23,10 @@ from tests.features import oracle
 from tests.features.histories import MONDAY, History, histories
 from tests.features.live import differing
 from tests.features.oracle import Record
-from tests.flows.traffic import DAY, TOO_LATE, arrivals, pay
+from tests.flows.traffic import TOO_LATE, arrivals, pay
 
 SETTINGS = Settings.from_environment({})
+REACH = reach(FEATURES).days
 
 
 def duplicates() -> float:
@@ -136,14 +137,16 @@ def test_an_id_may_be_used_again_though_nothing_was_forgotten() -> None:
 
 
 def test_ids_are_remembered_for_longer_than_windows_reach_where_that_is_set() -> None:
-    long = Settings.from_environment({"VIGIE_DUPLICATE_HORIZON": "60d"})
-    payments = [pay("x", day=0), *(pay("x", day=day) for day in (40, 41, 42)), pay("x", day=103)]
-    others = [pay(f"y{day}", account="b", merchant="n", day=day) for day in (40, 41, 42, 103)]
+    horizon = REACH + 30
+    long = Settings.from_environment({"VIGIE_DUPLICATE_HORIZON": f"{horizon}d"})
+    repeats, much_later = [REACH + day for day in (10, 11, 12)], 2 * horizon
+    payments = [pay("x", day=0), *(pay("x", day=day) for day in repeats), pay("x", day=much_later)]
+    others = [pay(f"y{day}", account="b", merchant="n", day=day) for day in (*repeats, much_later)]
     in_order = sorted([*payments, *others], key=lambda payment: (payment.timestamp, payment.account_id == "a"))
     steps = Steps(FEATURES, long)
     found = [item for arrival in arrivals(in_order, timedelta(days=1)) for item in steps.arrive(arrival)]
     ids = [item.transaction.transaction_id for item in found if isinstance(item, Candidate)]
-    assert ids == ["x", "y40", "y41", "y42", "y103", "x"]
+    assert ids == ["x", *(f"y{day}" for day in (*repeats, much_later)), "x"]
 
 
 def test_within_the_horizon_the_first_decision_stands() -> None:
@@ -211,7 +214,7 @@ def test_a_key_in_use_keeps_no_more_than_its_windows_reach() -> None:
             steps.arrive(arrival)
         return sum(len(pickle.dumps(logic.snapshot())) for logic in steps.logics.values())
 
-    assert size_after(150) < 1.2 * size_after(45)
+    assert size_after(2 * REACH) < 1.2 * size_after(REACH)
 
 
 def test_a_rebuilt_key_is_known_to_be_idle_later() -> None:
@@ -220,7 +223,9 @@ def test_a_rebuilt_key_is_known_to_be_idle_later() -> None:
     logic.on_batch([Arrival(0, pay("x", day=0), 0, None)])
     after = EntityStep(Entity.ACCOUNT, AccountLogic, FEATURES, SETTINGS)
     rebuilt = after(logic.snapshot())
-    after.idle.advance(MONDAY + 31 * DAY)
+    after.idle.advance(MONDAY + after.plan.reach)
+    assert after.idle.due(Tick(0)) == []
+    after.idle.advance(MONDAY + after.plan.reach + 1)
     assert after.idle.due(Tick(0)) == [("a", None)]
     parts, done = rebuilt.on_batch([None])
     assert (list(parts), done) == ([], True)
