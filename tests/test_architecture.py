@@ -31,7 +31,7 @@ FORBIDDEN = {
 CONFINED = {
     "bytewax": ("flows/", "bench/"),
     "polars": (
-        *("features/batch.py", "features/windows.py", "features/history.py"),
+        *("features/batch.py", "features/windows.py", "features/history.py", "features/problems.py"),
         *("training/", "flows/replay.py", "flows/past.py", "bench/"),
     ),
     "onnxruntime": ("flows/model.py", "training/export.py", "bench/"),
