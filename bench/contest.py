@@ -21,10 +21,10 @@ from bench.weeks import Weeks
 from features.definitions import feature_set, reach
 from features.errors import InvalidHistory
 from training.compare import Rows, judged_rows, training_rows
-from training.fit import Floats, require_frauds
+from training.fit import FEWEST_FRAUDS, Floats, Labels, Matrix
 from training.pipeline import DEFAULT_RULE, Options, train
 from training.progress import Stages
-from training.split import DAY, LONGEST_TRAINING, Split, plan
+from training.split import DAY, LONGEST_TRAINING, Period, Split, plan
 
 BOOK: Final = "book's 15"
 CHAMPION: Final = "champion"
@@ -107,8 +107,7 @@ class Timed(Stages):
 def book_models(contest: Contest, start: datetime, rows: Sequence[PublishedRow]) -> dict[Contestant, Measured]:
     """The Handbook's models on its features and its training week, and the model that knows the labels."""
     split = contest.split(start)
-    x, y = training_rows(contest.history, contest.book, split, contest.weeks.trained(start))
-    require_frauds(y, "training")
+    x, y = _learnt(contest, split, contest.weeks.trained(start))
     judged = _judged(contest, contest.book, split)
     measured = {}
     known: dict[str, Measured] = {}  # rows may share parameters
@@ -138,8 +137,7 @@ def to_beat(contest: Contest, start: datetime) -> dict[Contestant, Measured]:
     What our models have to beat on any history, whether or not somebody published figures of it.
     """
     split = contest.split(start)
-    x, y = training_rows(contest.history, contest.book, split, split.train)
-    require_frauds(y, "training")
+    x, y = _learnt(contest, split, split.train)
     judged = _judged(contest, contest.book, split)
     began = time.perf_counter()
     model = XGBClassifier(**FINE_BINS, **STANDARD, random_state=contest.seed, n_jobs=1).fit(x, y)
@@ -177,6 +175,18 @@ def our_models(contest: Contest, start: datetime, train_days: int | None = None)
         Contestant(CHAMPION, features, learns): Measured(figures[best], timed.seconds, microseconds, best),
         **{Contestant(name, features, learns): Measured(found) for name, found in figures.items()},
     }
+
+
+def _learnt(contest: Contest, split: Split, period: Period) -> tuple[Matrix, Labels]:
+    x, y = training_rows(contest.history, contest.book, split, period)
+    frauds, honest = int(y.sum()), int((~y).sum())
+    if min(frauds, honest) < FEWEST_FRAUDS:
+        raise InvalidHistory(
+            f"the training days {period} for the test week from {split.as_of:%Y-%m-%d} have {frauds:,} frauds known by "
+            f"then and {honest:,} honest transactions; at least {FEWEST_FRAUDS} of each are needed: bring a history "
+            "with more frauds, and without silent weeks"
+        )
+    return x, y
 
 
 def _judged(contest: Contest, features: pl.DataFrame, split: Split) -> Rows:
