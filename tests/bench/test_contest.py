@@ -177,7 +177,7 @@ def test_what_a_group_brings_is_lost_without_it(monkeypatch: pytest.MonkeyPatch)
     telling = contest().history["is_fraud"].to_numpy().astype(np.float32)
     names = [feature.name for feature in FEATURES]
     # Only one feature tells anything: the amount's column holds the label, all others are constant.
-    ours = contest().ours.select(contest().ours[name] * 0 for name in names).with_columns(amount=telling)
+    ours = contest().ours.select(contest().ours[name].fill_nan(0) * 0 for name in names).with_columns(amount=telling)
     told = type(contest())(contest().history, ours, contest().book, contest().weeks)
     steps: list[None] = []
     by_group = {found.group: found for found in ablate(told, FEATURES, lambda: steps.append(None))}

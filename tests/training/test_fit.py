@@ -39,14 +39,16 @@ def test_the_same_input_gives_the_same_models_and_progress_is_told() -> None:
     assert first.xgboost.get_booster().save_raw() == second.xgboost.get_booster().save_raw()
 
 
-def test_honest_rows_are_drawn_and_weighted_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a tenth of the honest rows, the odds stay those of all rows."""
+def test_of_many_honest_rows_some_are_drawn_and_the_odds_are_of_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tenth of the honest rows the odds are ten times as high, which calibration then puts right."""
     features, y = rows(20_000, 4)
     whole = fit(features, y)
     monkeypatch.setattr(fit_module, "HONEST_ROWS", 2_000)
     drawn = fit(features, y)
+    left_out = np.log((~y).sum() / 2_000)
     for candidate in (XGBOOST, LOGISTIC):
-        share = [float((1 / (1 + np.exp(-m.margin(candidate, features)))).mean()) for m in (whole, drawn)]
+        log_odds = (whole.margin(candidate, features), drawn.margin(candidate, features) - left_out)
+        share = [float((1 / (1 + np.exp(-margin))).mean()) for margin in log_odds]
         assert share == pytest.approx([y.mean(), y.mean()], rel=0.15)
 
 
