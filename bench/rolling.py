@@ -22,12 +22,12 @@ from features.definitions import Aggregate, Entity, Feature
 Floats = NDArray[np.float64]
 
 KEYS: Final = {Entity.ACCOUNT: "account_id", Entity.MERCHANT: "merchant_id"}
-OF_LABELS: Final = frozenset({Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO})
+_OF_FRAUDS: Final = {Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO}
 _OF_AMOUNTS: Final = {Aggregate.SUM: "sum", Aggregate.MEAN: "mean", Aggregate.STD: "std"}
 
 
 def expressible(history: pl.DataFrame, features: Sequence[Feature]) -> list[Feature]:
-    """The features that a rolling window gives: counts, sums, means, deviations, and of labels what is never late."""
+    """What a rolling window gives: counts, sums, means, deviations; frauds and their share where no label is late."""
     wait = history.filter("is_fraud").select((pl.col("labelled_at") - pl.col("timestamp")).max()).item()
     latest = wait or timedelta(0)
     return [
@@ -35,7 +35,7 @@ def expressible(history: pl.DataFrame, features: Sequence[Feature]) -> list[Feat
         for f in features
         if (f.aggregate in _OF_AMOUNTS and f.entity in KEYS and not f.delay)
         or f.aggregate is Aggregate.COUNT
-        or (f.aggregate in OF_LABELS and f.delay >= latest)
+        or (f.aggregate in _OF_FRAUDS and f.delay >= latest)
     ]
 
 
