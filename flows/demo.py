@@ -41,7 +41,7 @@ ACCOUNTS: Final = 1_000
 DAYS: Final = 110
 A_DAY: Final = 2 * ACCOUNTS  # transactions of the simulated bank
 ALERT_RATE: Final = 0.015  # about as many alerts as this bank, twice as troubled as the Handbook's, has frauds
-WARM_UP_TIMEOUT: Final = 120.0  # seconds
+WARM_UP_PATIENCE: Final = 60.0  # seconds without another scored transaction
 
 console = Console()
 
@@ -166,7 +166,7 @@ def _alive(flow: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_scored(settings: Settings, count: int, flow: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + WARM_UP_TIMEOUT
+    give_up = time.monotonic() + WARM_UP_PATIENCE
     consumer = Consumer({**settings.kafka, "group.id": "vigie-demo"})
     numbers = range(topics.partitions(settings, [settings.scored_topic])[settings.scored_topic])
     consumer.assign([TopicPartition(settings.scored_topic, number, 0) for number in numbers])
@@ -174,8 +174,12 @@ def _wait_for_scored(settings: Settings, count: int, flow: subprocess.Popen[byte
     while scored < count:
         _alive(flow)
         if time.monotonic() > give_up:
-            raise KafkaFailure(f"only {scored:,} of {count:,} transactions were scored in {WARM_UP_TIMEOUT:g} s")
-        scored += sum(message.error() is None for message in consumer.consume(10_000, 0.25))
+            raise KafkaFailure(
+                f"{scored:,} of {count:,} transactions were scored, and none in the last {WARM_UP_PATIENCE:g} s"
+            )
+        if new := sum(message.error() is None for message in consumer.consume(10_000, 0.25)):
+            scored += new
+            give_up = time.monotonic() + WARM_UP_PATIENCE
     consumer.close()
 
 

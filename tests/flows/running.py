@@ -40,6 +40,9 @@ SLOW_READER: Final = (
     "import time, flows.source as r; r.BATCH = 100; next_batch = r.Reader.next_batch; "
     "r.Reader.next_batch = lambda self: (time.sleep(0.1), next_batch(self))[1]"
 )
+# A fetch gives a little of each partition, and not one of them to its end first: a flow that reads in step lets nothing
+# go until it has some of each, for which a slow reader would need seconds.
+SMALL_FETCHES: Final = {"KAFKA_MAX_PARTITION_FETCH_BYTES": SLOWLY["KAFKA_MAX_PARTITION_FETCH_BYTES"]}
 SMALL_BATCHES: Final = {"batch.num.messages": 50}  # a fetch never gives less than one
 
 

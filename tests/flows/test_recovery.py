@@ -11,7 +11,7 @@ import pytest
 
 from features.transaction import Label, Transaction
 from flows.local_kafka import LocalKafka, free_port
-from tests.flows.running import SLOW_READER, SMALL_BATCHES, Flow, Received, limit_size, running
+from tests.flows.running import SLOW_READER, SMALL_BATCHES, SMALL_FETCHES, Flow, Received, limit_size, running
 from tests.flows.traffic import Sent, expected_features, feature_bits, history, label_message, transaction_message
 
 N = 2400
@@ -43,7 +43,7 @@ def test_whatever_dies_when_everything_is_there_once(
 ) -> None:
     """Crash after crash, some before a state was ever saved, some while the flow is still starting."""
     chance = Random(7)
-    with running(kafka.bootstrap_servers, tmp_path) as flow:
+    with running(kafka.bootstrap_servers, tmp_path, SMALL_FETCHES) as flow:
         flow.with_recovery()
         flow.changes = SLOW_READER
         flow.produce("transactions", [Sent("k", b"garbage %d" % n) for n in range(20)])
@@ -72,7 +72,7 @@ def test_an_outage_of_kafka_is_survived(
     with (
         LocalKafka(free_port(), tmp_path / "kafka") as kafka,
         # No epoch ends in the meantime, for that would wait for Kafka: so the reader goes on asking in vain.
-        running(kafka.bootstrap_servers, tmp_path, {"BYTEWAX_SNAPSHOT_INTERVAL": "60"}) as flow,
+        running(kafka.bootstrap_servers, tmp_path, {"BYTEWAX_SNAPSHOT_INTERVAL": "60", **SMALL_FETCHES}) as flow,
     ):
         # Shorter than the broker needs to start, as ten seconds are shorter than most outages.
         flow.changes = f"import flows.lanes; flows.lanes.PATIENCE = 4.0; {SLOW_READER}"
@@ -96,7 +96,7 @@ def test_an_outage_of_kafka_is_survived(
 def test_a_failed_delivery_stops_the_flow_loudly_and_loses_nothing(
     kafka: LocalKafka, tmp_path: Path, past: tuple[list[Transaction], list[Label]], expected: dict[str, list[str]]
 ) -> None:
-    with running(kafka.bootstrap_servers, tmp_path) as flow:
+    with running(kafka.bootstrap_servers, tmp_path, SMALL_FETCHES) as flow:
         flow.with_recovery()
         flow.changes = SLOW_READER
         prepare(flow, past)

@@ -25,7 +25,7 @@ from flows.local_kafka import LocalKafka
 from flows.settings import Settings
 from flows.warm import main
 from tests.features.live import frame
-from tests.flows.running import QUIET, ROOT, SLOW_READER, Flow, Received, running
+from tests.flows.running import QUIET, ROOT, SLOW_READER, SMALL_BATCHES, SMALL_FETCHES, Flow, Received, running
 from tests.flows.traffic import (
     DAY,
     Sent,
@@ -201,12 +201,12 @@ def test_a_lost_store_is_filled_again(kafka: LocalKafka, tmp_path: Path) -> None
     transactions, labels = history(4 * N, seed=4)  # enough to be met in the middle of its work, and after two epochs
     expected = expected_features(transactions, labels)
     past = transactions[: N // 5]
-    with running(kafka.bootstrap_servers, tmp_path, {}) as flow:
+    with running(kafka.bootstrap_servers, tmp_path, SMALL_FETCHES) as flow:
         flow.with_recovery()
         flow.changes = SLOW_READER.replace("sleep(0.1)", "sleep(0.25)")
         settings = Settings.from_environment(flow.environment)
         garbage = [Sent(f"a{n}", b"garbage %d" % n) for n in range(10)]
-        flow.produce("transactions", map(transaction_message, transactions))
+        flow.produce("transactions", map(transaction_message, transactions), **SMALL_BATCHES)
         flow.produce("transactions", garbage)
         flow.produce("labels", [*map(label_message, labels), Sent("m", b"no label")])
         assert handover.committed(settings) == handover.Committed({}, None)
