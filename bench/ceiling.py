@@ -4,7 +4,7 @@
 
 Simulates, trains as ``python -m training.train`` does, and holds the champion's scores on the held-out days against
 those of an oracle (``bench.oracle``) on the same rows: one that learns of a fraud when it is reported, and one that
-looks only at labels of payments which are at least the label delay old, as the model's features do. Nothing that is
+looks only at labels of payments which are at least the label delay old, as the Handbook's features do. Nothing that is
 computed from such a history can do better than the first, but by luck.
 """
 
@@ -229,7 +229,7 @@ def lines(ceiling: Ceiling) -> list[Table | str]:
         "alerted  share of the frauds among so many alerts, the same number for each",
         "hidden   share of the frauds that nobody could find: their posterior is not above the share of frauds among",
         "         all payments, so that by all that could be known they look like any other payment",
-        "delayed  the oracle looks only at labels of payments that are a label delay old, as the model's features do",
+        "delayed  the oracle looks only at labels of payments that are a label delay old, as the book's features do",
     ]
 
 
