@@ -19,7 +19,7 @@ from bench.contest import Contest
 from features.definitions import DAY, OF_FIELD, OF_LABELS, Aggregate, Entity, Feature
 from features.errors import InvalidHistory
 from training.compare import judged_rows, training_rows
-from training.fit import XGBOOST_PARAMETERS, require_frauds
+from training.fit import XGBOOST_PARAMETERS, require_frauds, sample
 from training.quality import Ablated
 
 # Honest rows to learn from: a third of what training takes, as there are some twenty fits a week.
@@ -86,9 +86,7 @@ def _scorer(contest: Contest, start: datetime) -> Callable[[npt.NDArray[np.intp]
     assert split.test
     x, y = training_rows(contest.history, contest.ours, split, split.train)
     require_frauds(y, "training")
-    honest = np.flatnonzero(~y)
-    kept = np.random.default_rng(contest.seed).choice(honest, min(len(honest), HONEST), replace=False)
-    rows = np.sort(np.concatenate([np.flatnonzero(y), kept]))
+    rows = sample(y, contest.seed, HONEST)
     learnt, labels = x[rows], y[rows]
     judged = judged_rows(contest.history, contest.ours, split, split.test, keep_compromised=False)
 

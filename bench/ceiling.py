@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,16 +27,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bench.hidden import Flags, Floats, Known
 from bench.oracle import Payments, posterior
+from bench.published import METRICS
 from features.batch import compute
 from features.definitions import LABEL_DELAY
 from features.errors import VigieError
-from features.history import load
 from training.evaluate import CARDS, Evaluation, judge, known_compromised
 from training.pipeline import Options, train
 from training.population import ONLINE, TYPES
 from training.progress import Stages
-from training.simulate import STAGES, Simulation, add_options, bots, chosen, population, simulate, unreported, write
-from training.thresholds import AlertRate
+from training.simulate import STAGES, Simulation, add_options, bots, canonical, chosen, population, simulate, unreported
+from training.thresholds import AlertRate, LeastCost
 
 ORACLE: Final = "oracle"
 DELAYED: Final = "oracle, delayed labels"
@@ -49,7 +47,6 @@ TEST_DAYS: Final = 14
 ALERT_RATE: Final = 0.01  # above the share of frauds, so that the budget is not what frauds are missed for
 RESAMPLES: Final = 50
 WIDTH: Final = 120  # of what is printed, terminal or not
-METRICS: Final = ("auc_roc", "average_precision", f"card_precision_{CARDS}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Ceiling:
     bots: dict[str, OfBot]
 
 
-def measure(spec: Simulation, options: Options, alert_rate: float, stages: Stages) -> Ceiling:
+def measure(spec: Simulation, options: Options, stages: Stages) -> Ceiling:
     """Simulates, trains, asks the oracles and compares. Raises ``VigieError`` where the options do not allow it."""
     with stages.stage(f"Simulating {spec.accounts:,} accounts", STAGES) as advance:
         history = canonical(simulate(spec, advance))
@@ -101,13 +98,14 @@ def measure(spec: Simulation, options: Options, alert_rate: float, stages: Stage
         with stages.stage(f"Asking the {name}"):
             scores[name] = posterior(payments(history, delayed=delayed), who, scripts)[judged]
     merchant = history["merchant_id"].to_numpy()[judged]
-    return compare(evaluation, scores, merchant, alert_rate)
+    return compare(evaluation, scores, merchant)
 
 
-def compare(evaluation: Evaluation, scores: dict[str, Floats], merchant: NDArray[Any], alert_rate: float) -> Ceiling:
+def compare(evaluation: Evaluation, scores: dict[str, Floats], merchant: NDArray[Any]) -> Ceiling:
     """Holds the scores [n] of the ``CONTENDERS`` for the held-out rows against each other; ``merchant`` [n] is paid."""
     y, scenario, period = evaluation.y, evaluation.fraud_scenario, evaluation.split.held_out
-    alerts = max(1, int(alert_rate * len(y) + 1e-9))
+    assert not isinstance(evaluation.rule, LeastCost)
+    alerts = evaluation.rule.at_most(evaluation.scored)
     overall = {
         name: judge(
             scores[name],
@@ -154,14 +152,6 @@ def among_top(scores: Floats, alerts: int) -> Flags:
     chosen_rows = np.zeros(len(scores), bool)
     chosen_rows[np.argsort(-scores, kind="stable")[:alerts]] = True
     return chosen_rows
-
-
-def canonical(raw: pl.DataFrame) -> pl.DataFrame:
-    """What ``features.history.load`` makes of a history's file. Raises ``InvalidHistory``."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "simulated.parquet"
-        write(raw, file)
-        return load(file)
 
 
 def payments(history: pl.DataFrame, *, delayed: bool = False) -> Payments:
@@ -255,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = Options(test_days=parsed.test_days, rule=AlertRate(parsed.alert_rate))
         with Stages() as stages:
-            ceiling = measure(chosen(parsed), options, parsed.alert_rate, stages)
+            ceiling = measure(chosen(parsed), options, stages)
     except VigieError as error:
         sys.stderr.write(f"ceiling: {error}\n")
         return 2

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-from onnxruntime import InferenceSession, SessionOptions
 from xgboost import XGBClassifier
 
 from bench.baselines import FINE_BINS, fitted, probabilities
@@ -21,6 +20,7 @@ from bench.weeks import Weeks
 from features.definitions import feature_set, reach
 from features.errors import InvalidHistory
 from training.compare import Rows, judged_rows, training_rows
+from training.export import session
 from training.fit import FEWEST_FRAUDS, Floats, Labels, Matrix
 from training.pipeline import DEFAULT_RULE, Options, train
 from training.progress import Stages
@@ -163,11 +163,9 @@ def our_models(contest: Contest, start: datetime, train_days: int | None = None)
             f"learning from {learns} for the test week from {start:%Y-%m-%d}, {what}; bring a history with more frauds"
         ) from error
     evaluation = trained.evaluation
-    session_options = SessionOptions()
-    session_options.intra_op_num_threads = 1
-    session = InferenceSession(trained.graph, session_options, providers=["CPUExecutionProvider"])
+    ready = session(trained.graph)
     began = time.perf_counter()
-    session.run(["score"], {"features": evaluation.features})
+    ready.run(["score"], {"features": evaluation.features})
     microseconds = (time.perf_counter() - began) / len(evaluation.y) * 1e6
     figures = {name: {metric: found[metric] for metric in METRICS} for name, found in evaluation.metrics.items()}
     best = evaluation.champion

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from bench.ceiling import ALERT_RATE, STANDARD, TEST_DAYS, WIDTH, among_top, canonical
+from bench.ceiling import ALERT_RATE, STANDARD, TEST_DAYS, WIDTH, among_top
 from features.batch import compute
 from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import InvalidHistory, VigieError
@@ -33,7 +33,7 @@ from features.history import load
 from training.compare import Rows, judged_rows, training_rows
 from training.fit import CANDIDATES, FOREST, XGBOOST, Floats, Labels, fit
 from training.progress import Stages
-from training.simulate import STAGES, add_options, chosen, simulate
+from training.simulate import STAGES, add_options, canonical, chosen, simulate
 from training.split import Split, plan
 from training.thresholds import AlertRate
 
@@ -74,7 +74,7 @@ def measure(history: pl.DataFrame, rule: AlertRate, stages: Stages, *, test_days
     split = plan(history, label_delay=LABEL_DELAY, reach=reach(FEATURES), test_days=test_days)
     with stages.stage("Learning from all kinds of fraud"):
         rows, margins = _judged(history, split, (XGBOOST,), seed)
-    seen = among_top(margins[XGBOOST], _alerts(rows, rule))
+    seen = among_top(margins[XGBOOST], rule.at_most(rows.scored(margins[XGBOOST])))
     found = []
     for kind in kinds:
         with stages.stage(f"Learning from all but {kind}"):
@@ -88,7 +88,7 @@ def compare(kind: str, rows: Rows, margins: dict[str, Floats], rule: AlertRate, 
     """What is found of a kind among held-out ``rows``, by the margins [n] of ``CANDIDATES`` that have not seen it."""
     new = rows.fraud_scenario == kind
     known = rows.y & ~new
-    alerts = _alerts(rows, rule)
+    alerts = rule.at_most(rows.scored(margins[XGBOOST]))
     alerted = {name: among_top(margin, alerts) for name, margin in margins.items()}
     alerted[SHARED] = share_alerts(margins[XGBOOST], margins[FOREST], alerts)
     return Novelty(
@@ -106,7 +106,7 @@ def _judged(
     history: pl.DataFrame, split: Split, candidates: Sequence[str], seed: int
 ) -> tuple[Rows, dict[str, Floats]]:
     features = compute(history)
-    models = fit(*training_rows(history, features, split, split.train), seed)
+    models = fit(*training_rows(history, features, split, split.train, seed=seed), seed)
     rows = judged_rows(history, features, split, split.held_out, keep_compromised=False)
     return rows, {name: models.margin(name, rows.features) for name in candidates}
 
@@ -117,10 +117,6 @@ def _auc(y: Labels, scores: Floats) -> float:
 
 def _share(alerted: Labels, rows: Labels) -> float:
     return float(alerted[rows].mean()) if rows.any() else float("nan")
-
-
-def _alerts(rows: Rows, rule: AlertRate) -> int:
-    return max(1, int(rule.share * len(rows.y) + 1e-9))
 
 
 def table(found: Sequence[Novelty]) -> Table:

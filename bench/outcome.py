@@ -33,34 +33,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Our champion less the model to beat, week by week, in one metric; both learnt from the same days."""
-
-    metric: str
-    by_week: list[float]
-
-    @property
-    def mean(self) -> float:
-        """Over the weeks."""
-        return float(np.mean(self.by_week))
-
-    @property
-    def deviation(self) -> float:
-        """Of the population of weeks, as the Handbook gives it."""
-        return float(np.std(self.by_week))
-
-    @property
-    def wins(self) -> int:
-        """In how many weeks ours was better."""
-        return sum(value > 0 for value in self.by_week)
-
-    @property
-    def losses(self) -> int:
-        """In how many weeks ours was worse."""
-        return sum(value < 0 for value in self.by_week)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """Everything that is printed; choices are made on ``validation``, the other blocks are of test weeks."""
 
@@ -105,10 +77,15 @@ def collect(
     return Block(title, tuple(starts), list(rows.values()))
 
 
-def differences(block: Block) -> list[Difference]:
-    """By metric; see ``Difference``."""
+def differences(block: Block) -> list[quality.Difference]:
+    """Our champion less the model to beat, by metric; deviations are of the population of weeks, as the book's are."""
     ours, theirs = block.row(CHAMPION, OUR_DAYS), block.row(TO_BEAT, OUR_DAYS)
-    return [Difference(metric, (ours.values(metric) - theirs.values(metric)).tolist()) for metric in METRICS]
+    found = []
+    for metric in METRICS:
+        less = ours.values(metric) - theirs.values(metric)
+        wins, losses = int((less > 0).sum()), int((less < 0).sum())
+        found.append(quality.Difference(metric, less.tolist(), float(less.mean()), float(less.std()), wins, losses))
+    return found
 
 
 def as_file(outcome: Outcome) -> quality.Quality:
@@ -128,16 +105,10 @@ def as_file(outcome: Outcome) -> quality.Quality:
             _block(outcome.chapter_3), _block(outcome.test), _block(validation) if validation else None
         ),
         ours_less_baseline=quality.Differences(
-            _differences(outcome.test), _differences(validation) if validation else []
+            differences(outcome.test), differences(validation) if validation else []
         ),
         ablation=outcome.ablation,
     )
-
-
-def _differences(block: Block) -> list[quality.Difference]:
-    return [
-        quality.Difference(d.metric, [*d.by_week], d.mean, d.deviation, d.wins, d.losses) for d in differences(block)
-    ]
 
 
 def _block(block: Block) -> quality.Block:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -39,7 +38,7 @@ from features.history import column_map, load
 from training import quality
 from training.progress import Stages
 from training.simulate import STAGES as SIMULATION_STAGES
-from training.simulate import Simulation, simulate, write
+from training.simulate import Simulation, canonical, simulate
 from training.split import DAY
 
 SIMULATION: Final = Simulation(accounts=500, days=120)
@@ -86,13 +85,8 @@ def _history(arguments: argparse.Namespace, stages: Stages) -> tuple[str, pl.Dat
         seed=arguments.simulated_seed,
     )
     name = f"simulated, {spec.accounts:,} accounts, {spec.days} days, seed {spec.seed}"
-    with (
-        stages.stage(f"Simulating {spec.accounts:,} accounts", SIMULATION_STAGES) as advance,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        file = Path(folder) / "history.parquet"
-        write(simulate(spec, advance), file)
-        return name, load(file)
+    with stages.stage(f"Simulating {spec.accounts:,} accounts", SIMULATION_STAGES) as advance:
+        return name, canonical(simulate(spec, advance))
 
 
 def _baselines(source: Published, arguments: argparse.Namespace, *, handbook: bool) -> list[PublishedRow]:

@@ -25,11 +25,9 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
-import onnxruntime
 import polars as pl
 import xgboost
 from numpy.typing import NDArray
@@ -44,11 +42,11 @@ from features.errors import VigieError
 from features.history import column_map, load
 from training.calibration import Calibration, calibrate
 from training.compare import Rows, judged_rows, training_rows
-from training.export import build
+from training.export import build, session
 from training.fit import CANDIDATES, XGBOOST, XGBOOST_PARAMETERS, Models, fit
 from training.pipeline import DEFAULT_RULE
 from training.progress import Stages
-from training.simulate import simulate, write
+from training.simulate import canonical, simulate
 from training.split import plan
 from training.train import SIMULATION
 
@@ -85,12 +83,10 @@ def methods(models: Models, graph: bytes, calibration: Calibration, medians: Mat
 
 def occlusion(graph: bytes, medians: Matrix) -> Method:
     """Each row with each of its features set to ``medians`` [F], through the graph."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    ready = session(graph)
 
     def log_odds(rows: Matrix) -> Floats:
-        (score,) = session.run(["score"], {"features": rows})
+        (score,) = ready.run(["score"], {"features": rows})
         held = np.clip(np.asarray(score, np.float64), _EDGE, 1 - _EDGE)
         return np.asarray(np.log(held / (1 - held)))
 
@@ -233,13 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="for each cost (default: 2)")
     asked = parser.parse_args(arguments)
     try:
-        with Stages() as stages, TemporaryDirectory() as folder:
-            data = asked.data
-            if data is None:
-                data = Path(folder) / "simulated.parquet"
+        with Stages() as stages:
+            if asked.data:
+                history = load(asked.data, column_map(asked.columns, asked.column))
+            else:
                 with stages.stage("Simulating"):
-                    write(simulate(SIMULATION), data)
-            history = load(data, column_map(asked.columns, asked.column))
+                    history = canonical(simulate(SIMULATION))
             run(history, asked.test_days, asked.alerts, asked.seconds, stages)
     except VigieError as error:
         print(f"reasons: {error}", file=sys.stderr)

@@ -162,13 +162,16 @@ def _of(feature: Feature) -> str:
 
 
 def _mean_of(feature: Feature) -> str:
-    window = _span((feature.window or timedelta(0)) / _SECOND).replace(" ", "-").rstrip("s")
-    suffix = f" up to {_span(feature.delay / _SECOND)} ago" if feature.delay else ""
-    return f"{_WHO[feature.entity]}'s {window} mean{suffix}"
+    return f"{_WHO[feature.entity]}'s {_mean_over(feature.window, feature.delay)}"
 
 
 def _long_mean_of(feature: Feature) -> str:
-    return _mean_of(replace(feature, window=feature.reference)).replace(_WHO[feature.entity] + "'s", "its")
+    return f"its {_mean_over(feature.reference, feature.delay)}"
+
+
+def _mean_over(window: timedelta | None, delay: timedelta) -> str:
+    length = _span((window or timedelta(0)) / _SECOND).replace(" ", "-").rstrip("s")
+    return f"{length} mean" + (f" up to {_span(delay / _SECOND)} ago" if delay else "")
 
 
 def _when(feature: Feature) -> str:

@@ -117,12 +117,16 @@ def verify(
 
 def score(graph: bytes, features: Matrix) -> tuple[Matrix, Matrix]:
     """Score and anomaly score, float32 [n] each, of rows float32 [n, F], by onnxruntime on one thread."""
+    scores, anomalies = session(graph).run(list(OUTPUTS), {FEATURES: np.ascontiguousarray(features)})
+    return np.asarray(scores, dtype=np.float32), np.asarray(anomalies, dtype=np.float32)
+
+
+def session(graph: bytes) -> onnxruntime.InferenceSession:
+    """The graph, ready to run on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    scores, anomalies = session.run(list(OUTPUTS), {FEATURES: np.ascontiguousarray(features)})
-    return np.asarray(scores, dtype=np.float32), np.asarray(anomalies, dtype=np.float32)
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def stress_rows(graph: bytes, features: Matrix) -> Matrix:

@@ -162,10 +162,13 @@ def require_frauds(y: Labels, days: str) -> None:
         )
 
 
-def sample(y: Labels, seed: int) -> npt.NDArray[np.intp]:
-    """Rows to fit on, in order: all frauds, and honest rows drawn without replacement. Of a sample, all of it."""
+def sample(y: Labels, seed: int, most: int | None = None) -> npt.NDArray[np.intp]:
+    """Rows to fit on, in order: all frauds, and at most so many honest rows, drawn without replacement.
+
+    ``most`` is ``HONEST_ROWS`` if it is left out. Of a sample, all of it.
+    """
     honest = np.flatnonzero(~y)
-    drawn = np.random.default_rng(seed).choice(honest, min(len(honest), HONEST_ROWS), replace=False)
+    drawn = np.random.default_rng(seed).choice(honest, min(len(honest), most or HONEST_ROWS), replace=False)
     return np.sort(np.concatenate([np.flatnonzero(y), drawn]))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from rich.progress import Progress
 from features.bots import CODES, HONEST, SCENARIOS, Bot, Traffic, inject, scaled
 from features.definitions import LABEL_DELAY
 from features.errors import InvalidSetting, VigieError
+from features.history import load
 from training.population import ONLINE, TYPES, Population, honest
 
 MERCHANTS_AN_ACCOUNT: Final = 2  # as in the Handbook: 10,000 for 5,000
@@ -124,6 +126,14 @@ def write(history: pl.DataFrame, out: Path) -> None:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise InvalidSetting(f"{out} cannot be written: {error}; choose another file") from error
+
+
+def canonical(raw: pl.DataFrame) -> pl.DataFrame:
+    """What ``features.history.load`` makes of the file of a history ``raw``. Raises ``InvalidHistory``."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "history.parquet"
+        write(raw, file)
+        return load(file)
 
 
 def check_writable(out: Path) -> None:

@@ -84,9 +84,12 @@ class _Budget(ABC):
 
     def threshold(self, rows: Scored) -> float:
         """The lowest threshold within the budget; above all scores where too many share the highest."""
-        at_most = max(1, math.floor(self.a_day(rows) * rows.days + 1e-9))
         of = levels(rows)
-        return float(of.threshold[np.searchsorted(of.alerts, at_most, side="right") - 1])
+        return float(of.threshold[np.searchsorted(of.alerts, self.at_most(rows), side="right") - 1])
+
+    def at_most(self, rows: Scored) -> int:
+        """How many alerts the budget allows on rows."""
+        return max(1, math.floor(self.a_day(rows) * rows.days + 1e-9))
 
     def metrics(self, rows: Scored, threshold: float) -> dict[str, float]:  # noqa: ARG002 - as of ``LeastCost``
         """None of its own."""

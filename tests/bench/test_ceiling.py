@@ -18,18 +18,20 @@ from training.compare import judged_rows
 from training.pipeline import Options
 from training.progress import Stages
 from training.split import plan
+from training.thresholds import AlertRate
 
 
 def test_of_each_bot_is_counted_what_every_contender_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceiling, "RESAMPLES", 1)
     of = evaluation()
+    of = replace(of, rule=AlertRate(of.y.mean()))
     burst = np.flatnonzero(of.fraud_scenario == "burst")
     takeover = np.flatnonzero(of.fraud_scenario == "takeover")
     sure = np.where(of.y, 0.9, 0.001)
     unsure = sure.copy()
     unsure[burst[:3]] = 0.0005  # below every honest row
     unsure[takeover[:2]] = 0.3
-    found = compare(of, {ORACLE: sure, DELAYED: unsure, MODEL: 1 - sure}, of.account, of.y.mean())
+    found = compare(of, {ORACLE: sure, DELAYED: unsure, MODEL: 1 - sure}, of.account)
     assert found.alerts == of.y.sum() == len(burst) + len(takeover)
     assert sorted(found.bots) == ["burst", "takeover"]
     bursts, takeovers = found.bots["burst"], found.bots["takeover"]

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.ceiling import canonical, payments
+from bench.ceiling import payments
 from bench.hidden import Flags, Floats, Integers
 from bench.oracle import laws, posterior
 from features.bots import ACCOUNT_TAKEOVER, AMOUNT_SPIKE, CARD_THEFT, MERCHANT_COMPROMISE
 from training.population import Population
-from training.simulate import Simulation, bots, population, simulate
+from training.simulate import Simulation, bots, canonical, population, simulate
 
 SPEC = Simulation(accounts=300, merchants=180, days=50, intensity=3, seed=5)
 SETTLED = 28  # days, after which there are as many compromises as ever

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from features.batch import compute
-from features.history import load
 from training.fit import Labels, Matrix, Models, fit
-from training.simulate import Simulation, simulate
+from training.simulate import Simulation, canonical, simulate
 
 COLUMNS = 8
 
@@ -61,11 +58,3 @@ def simulated() -> tuple[pl.DataFrame, pl.DataFrame]:
     """A canonical history of 75 days from 2018-04-01 on, some 23,000 rows with 600 frauds, and its features."""
     history = canonical(simulate(Simulation(accounts=150, days=75, intensity=3)))
     return history, compute(history)
-
-
-def canonical(raw: pl.DataFrame) -> pl.DataFrame:
-    """A history as files have it, as the canonical frame."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "history.parquet"
-        raw.write_parquet(file)
-        return load(file)

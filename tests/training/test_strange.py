@@ -14,12 +14,12 @@ from features.definitions import feature_set
 from features.errors import VigieError
 from features.transaction import Transaction
 from tests.features.live import Live, differing, frame
-from tests.training.fitted import canonical
 from training import fit
 from training.export import score
 from training.pipeline import Options, Trained, manifest, metrics_file, train
 from training.progress import Stages
 from training.report import render
+from training.simulate import canonical
 from training.split import DAY
 
 DELAY = timedelta(hours=6)
