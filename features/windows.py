@@ -67,6 +67,7 @@ class Events:
         self._positions: dict[int, Integers] = {}
         self._windows: dict[Bounds, Window] = {}
         self._spreads: dict[Bounds, Floats] = {}
+        self._honest: dict[Bounds, Integers] = {}
         self._values: dict[str, Values] = {}
 
     def position(self, offset: int) -> Integers:
@@ -120,14 +121,16 @@ class Events:
 
     def newest_honest(self, feature: Feature) -> Integers:
         """The row of the newest of the window's events that is not known as a fraud by now, -1 where there is none."""
-        until, since = map(self.position, feature.bounds)
-        # Back over the frauds that are known as soon as a window sees them, then one by one over those known later.
-        later = self._known - self.instants > feature.bounds[0]
-        before = np.append(-1, np.maximum.accumulate(np.where(later, np.arange(len(later)), -1)))
-        found = before[until]
-        while len(wrong := np.flatnonzero((found >= since) & (self._known[found] <= self.instants))):
-            found[wrong] = before[found[wrong]]
-        return np.where(found >= since, found, -1)
+        if feature.bounds not in self._honest:
+            until, since = map(self.position, feature.bounds)
+            # Back over the frauds that are known as soon as a window sees them, then one by one over those known later.
+            later = self._known - self.instants > feature.bounds[0]
+            before = np.append(-1, np.maximum.accumulate(np.where(later, np.arange(len(later)), -1)))
+            found = before[until]
+            while len(wrong := np.flatnonzero((found >= since) & (self._known[found] <= self.instants))):
+                found[wrong] = before[found[wrong]]
+            self._honest[feature.bounds] = np.where(found >= since, found, -1)
+        return self._honest[feature.bounds]
 
     def run_of_frauds(self, feature: Feature) -> Integers:
         """The row of the oldest of the window's events after the newest honest one, -1 where it is the newest."""
