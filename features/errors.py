@@ -7,7 +7,8 @@
     ├── InvalidBundle      a model bundle that does not fit this code, or is damaged
     ├── InvalidStore       a recovery store that is incomplete, in use, or of something else
     ├── ExportRefused      a model whose ONNX graph does not score as the library does
-    └── KafkaFailure       a broker, topic or delivery problem that the flow cannot outlive
+    ├── KafkaFailure       a broker, topic or delivery problem that the flow cannot outlive
+    └── ContenderFailure   a contender of the speed benchmark that died, stood still, or scored differently
 
 Each message names the value that was found and what to do about it.
 """
@@ -55,3 +56,7 @@ class ExportRefused(VigieError):
 
 class KafkaFailure(VigieError):
     """Kafka refused or lost something; the flow stops so that nothing is skipped."""
+
+
+class ContenderFailure(VigieError):
+    """A contender of the speed benchmark that cannot be measured; the message says which, and what it said."""

@@ -1,268 +1,255 @@
-"""Features of one entity, event by event; to the bit what ``features.batch`` computes for a whole history.
+"""Features of all accounts, or of all merchants, event by event; to the bit what ``features.batch`` computes.
 
-An entity's events lie sorted by time in flat arrays. A cursor for each window offset remembers how many events it has
-passed and their running sums, so that a window is the difference of two cursors and costs the same however long it is.
-Events out of order, and a state that was just restored, only send the cursors back to the start.
+Every entity's events lie sorted by time in a slab of arrays that all share. A cursor for each window offset remembers
+how many events it has passed and their running sums, so that a window is the difference of two cursors and costs the
+same however long it is; so it is with the texts of events, which are counted as they enter and leave a window. The
+work is done by ``features.kernels``, a batch a call; here are the keys, the labels and the room.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from features.definitions import OF_LABELS, Aggregate, Entity, Feature, reach
-from features.fields import END, Field, Tally, inserted
-from features.frauds import KnownFrauds, Labels
-from features.measures import MEASURES, NAN, trend
-from features.transaction import MICROSECOND, Label, Transaction
+from features.events import compact, slots_needed
+from features.frauds import KnownFrauds
+from features.kernels import GET, TAKE, UPDATE, LabelArrays, StateArrays, run, sweep
+from features.layout import (
+    CHAINS,
+    CLASSES,
+    COUNTS,
+    CURSOR,
+    CURSORS,
+    ENTRIES_TOP,
+    FOR_FRAUDS,
+    FOR_SLABS,
+    KNOWN,
+    SIZE,
+    SLAB_FREE,
+    SLABS_LIVE,
+    SLABS_TOP,
+    START,
+    STOPPED,
+    UNUSED,
+    Floats,
+    Integers,
+)
+from features.plan import Plan
+from features.transaction import Label
 
-Bounds = tuple[int, int]
-# Zero, and not missing, where nothing is known.
-ZERO_WITHOUT: Final = frozenset({Aggregate.FRAUD_COUNT, Aggregate.FRAUD_RATIO, Aggregate.KNOWN_FRAUD_COUNT})
+__all__ = ["EntityStates", "Plan"]
 
-
-class Plan:
-    """What the features of one entity need from its states, worked out once and shared by them all."""
-
-    def __init__(self, features: Sequence[Feature], entity: Entity) -> None:
-        self.entity = entity
-        self.features = tuple(f for f in features if f.entity is entity)
-        if not self.features:
-            raise ValueError(f"no feature looks at the {entity}'s events; leave its step out")
-        references = {offset for f in self.features if f.reference for offset in f.reference_bounds}
-        self.offsets = sorted({offset for f in self.features for offset in f.bounds} | references)
-        self.fields = sorted({f.field for f in self.features if f.field is not None})
-        self.reach = reach(self.features) // MICROSECOND
-        # Each cursor's offset, gains and losses: the tallies, with their field, that an event enters or leaves as the
-        # cursor passes it.
-        self.tallies = sorted({(self.fields.index(f.field), f.bounds) for f in self.features if f.field is not None})
-        tallied = list(enumerate(self.tallies))
-        self.passing = [
-            (
-                offset,
-                [(i, field) for i, (field, (first, _)) in tallied if first == offset],
-                [(i, field) for i, (field, (_, second)) in tallied if second == offset],
-            )
-            for offset in self.offsets
-        ]
-        by_window: dict[Bounds, list[tuple[int, Feature]]] = {}
-        for slot, feature in enumerate(self.features):
-            by_window.setdefault(feature.bounds, []).append((slot, feature))
-        windows = [Window(self, bounds, slotted) for bounds, slotted in by_window.items()]
-        self.windows = [window for window in windows if window.measures or window.trends or window.recency]
-        self.label_windows = [window for window in windows if window.labels]
-        habits = [(slot, f, self.fields.index(f.field)) for slot, f in enumerate(self.features) if f.field is not None]
-        self.distinct = [
-            (slot, self.tallies.index((field, f.bounds)))
-            for slot, f, field in habits
-            if f.aggregate is Aggregate.DISTINCT
-        ]
-        self.new = [
-            (slot, self.tallies.index((field, f.bounds)), field)
-            for slot, f, field in habits
-            if f.aggregate is Aggregate.NEW
-        ]
-        # What holds where windows are empty and no fraud is known.
-        self.blank = [0.0 if f.aggregate in ZERO_WITHOUT else NAN for f in self.features]
-
-    def __reduce__(self) -> tuple[type[Plan], tuple[tuple[Feature, ...], Entity]]:
-        return Plan, (self.features, self.entity)
+_MISSING: Final = hash(None)
+_CALLS: Final = 4096  # of ``forget``, in which every entity is seen once
+_BYTES_A_KEY: Final = 120  # a text, its number, and its place in the list of keys
 
 
-class Window:
-    """The features of one window: which cursors bound it, and where in the entity's features each value goes."""
-
-    def __init__(self, plan: Plan, bounds: Bounds, slotted: Sequence[tuple[int, Feature]]) -> None:
-        self.bounds = bounds
-        self.until, self.since = (plan.offsets.index(offset) for offset in bounds)
-        self.measures = [(slot, MEASURES[f.aggregate]) for slot, f in slotted if f.aggregate in MEASURES]
-        self.trends = [
-            (slot, plan.offsets.index(f.reference_bounds[1])) for slot, f in slotted if f.aggregate is Aggregate.TREND
-        ]
-        # As long as no fraud is known, the newest honest event is the newest one.
-        self.recency = [slot for slot, f in slotted if f.aggregate in (Aggregate.SINCE, Aggregate.SINCE_HONEST)]
-        self.labels = [(slot, f.aggregate) for slot, f in slotted if f.aggregate in OF_LABELS]
-        self.honest = any(f.aggregate in (Aggregate.SINCE_HONEST, Aggregate.SINCE_RUN) for _, f in slotted)
-
-
-class Cursor:
-    """The entity's events with ts <= t - offset: how many, the sum of their amounts, and of the amounts' squares."""
-
-    __slots__ = ("n", "squares", "total")
+class Rows(dict[str, int]):
+    """The row of each key; asking for a new key gives it one. Row 0 is nobody's."""
 
     def __init__(self) -> None:
-        self.n = self.total = self.squares = 0
+        super().__init__()
+        self.keys_of = [""]
+        self._free: list[int] = []
+
+    def __missing__(self, key: str) -> int:
+        if self._free:
+            row = self._free.pop()
+            self.keys_of[row] = key
+        else:
+            row = len(self.keys_of)
+            self.keys_of.append(key)
+        self[key] = row
+        return row
+
+    def release(self, row: int) -> None:
+        """The row's key goes, and the row may be another's."""
+        del self[self.keys_of[row]]
+        self.keys_of[row] = ""
+        self._free.append(row)
 
 
-class EntityState:
-    """The recent events and labels of one account or one merchant."""
-
-    __slots__ = ("_at", "_cursors", "_frauds", "_tallies", "amounts", "fields", "instants", "labels", "plan")
+class EntityStates:
+    """The recent events and labels of all entities of one kind. No method may run beside another."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.instants: array[int] = array("q")
-        self.amounts: array[int] = array("i")
-        self.fields = [Field(array("B"), END) for _ in plan.fields]
-        self.labels: Labels = {}
-        self._rewind()
-        self._frauds: KnownFrauds | None = None
+        self._index = Rows()
+        self._frauds = KnownFrauds()
+        self._until = -1
+        self._hand = 1
+        fields = len(plan.fields)
+        self._rows = np.zeros((1, CURSORS + CURSOR * plan.cursors + plan.tallies), np.int64)
+        self._events = np.zeros((64, 2), np.int64)
+        self._refs = np.zeros((64, fields), np.int32)
+        self._entries = np.zeros((64 if fields else 1, COUNTS + plan.tallies_of_a_field), np.int32)
+        self._heads = np.zeros(len(self._entries), np.int32)
+        self._marks = np.zeros(SLAB_FREE + CLASSES, np.int64)
+        self._marks[[ENTRIES_TOP, CHAINS]] = 1
+        self._plan_arrays = (plan.offsets, plan.starts, plan.passing, plan.windows, plan.steps)
+        self._nothing = np.zeros((1, len(plan.features)), np.float32)
 
-    def get(self, transaction: Transaction) -> list[float]:
-        """The entity's features, in order, for a transaction at its own instant, from the other events known so far."""
-        t, amount = transaction.timestamp, transaction.amount
-        self._advance(t)
-        cursors, values = self._cursors, self.plan.blank.copy()
-        for window in self.plan.windows:
-            until, since = cursors[window.until], cursors[window.since]
-            n, total, squares = until.n - since.n, until.total - since.total, until.squares - since.squares
-            for slot, measure in window.measures:
-                values[slot] = measure(n, total, squares, amount)
-            for slot, reference in window.trends:
-                longer = cursors[reference]
-                values[slot] = trend(n, squares, until.n - longer.n, until.total - longer.total)
-            if n:
-                for slot in window.recency:
-                    values[slot] = float(t - self.instants[until.n - 1]) / 1e6
-        for slot, tally in self.plan.distinct:
-            values[slot] = float(self._tallies[tally].distinct)
-        for slot, tally, field in self.plan.new:
-            if (text := getattr(transaction, self.plan.fields[field])) is not None:
-                values[slot] = float(not self._tallies[tally].holds(self.fields[field].code(text)))
-        if self.labels:
-            self._get_of_labels(values, t)
-        return values
+    def __len__(self) -> int:
+        return len(self._index)
 
-    def update(self, transaction: Transaction) -> None:
-        """Takes the transaction in, at its place in time."""
-        t = transaction.timestamp
-        at = len(self.instants)
-        if at and t < self.instants[-1]:
-            at = bisect_right(self.instants, t)
-            if at < self._cursors[0].n:
-                self._rewind()
-        self.instants.insert(at, t)
-        self.amounts = inserted(self.amounts, at, transaction.amount)
-        for name, field in zip(self.plan.fields, self.fields, strict=True):
-            field.insert(at, getattr(transaction, name))
-        if self._frauds and t <= self._frauds.newest:
-            self._frauds = None
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, of the index of keys and of the labels; the latter two as estimates."""
+        index = sys.getsizeof(self._index) + len(self._index) * _BYTES_A_KEY
+        return sum(array.nbytes for array in self._arrays()) + index + self._frauds.nbytes
 
-    def update_label(self, label: Label) -> None:
+    def take(
+        self,
+        keys: Sequence[str],
+        instants: Integers,
+        amounts: Integers,
+        texts: Sequence[Sequence[str | None]],
+        out: Floats,
+    ) -> None:
+        """Row by row: the entity's features, from the other events known so far; then the event is taken in.
+
+        ``instants`` in microseconds since 1970, ``amounts`` in minor units; ``texts``: a column for each of the plan's
+        fields; ``out`` float32 [rows, features].
+        """
+        self._run(TAKE, keys, instants, amounts, texts, out)
+
+    def update(
+        self, keys: Sequence[str], instants: Integers, amounts: Integers, texts: Sequence[Sequence[str | None]]
+    ) -> None:
+        """Takes the events in, as ``take`` does, without their features."""
+        self._run(UPDATE, keys, instants, amounts, texts, None)
+
+    def get(
+        self,
+        keys: Sequence[str],
+        instants: Integers,
+        amounts: Integers,
+        texts: Sequence[Sequence[str | None]],
+        out: Floats,
+    ) -> None:
+        """The features that such events would have now, as in ``take``; nothing is taken in."""
+        self._run(GET, keys, instants, amounts, texts, out)
+
+    def label(self, key: str, label: Label) -> None:
         """Takes in what became known of a transaction; labels may come before it, repeat, and contradict each other."""
-        _, said = self.labels.setdefault(label.transaction_id, (label.timestamp, []))
-        if (label.labelled_at, label.is_fraud) not in said:
-            said.append((label.labelled_at, label.is_fraud))
-            said.sort()
-            self._frauds = None
-
-    def forget(self, watermark: int) -> None:
-        """Drops what no window reaches any more, now that no event before ``watermark`` will come."""
-        until = watermark - self.plan.reach
-        # Dropping moves every later event, so it waits until an eighth of them may go.
-        if self.instants and self.instants[len(self.instants) // 8] <= until:
-            self._drop_events(bisect_right(self.instants, until))
-        if self.labels and next(iter(self.labels.values()))[0] <= until:
-            self.labels = {key: label for key, label in self.labels.items() if label[0] > until}
-            self._frauds = None
-
-    def newest(self) -> int:
-        """The newest instant that is still of use, in microseconds since 1970; 0 where the state is empty."""
-        latest_label = max((timestamp for timestamp, _ in self.labels.values()), default=0)
-        return max(self.instants[-1], latest_label) if self.instants else latest_label
-
-    def pack(self) -> bytes:
-        """The state as bytes, for ``unpack``; cursors are left out, they are found again."""
-        arrays = [self.instants, self.amounts, *(field.codes for field in self.fields)]
-        return msgspec.msgpack.encode(
-            ([(a.typecode, a.tobytes()) for a in arrays], [field.texts for field in self.fields], self.labels)
-        )
-
-    @classmethod
-    def unpack(cls, plan: Plan, packed: bytes) -> EntityState:
-        """The state that ``pack`` wrote, under the same plan."""
-        arrays, texts, labels = _decode(packed)
-        state = cls(plan)
-        state.instants, state.amounts, *codes = (array(typecode, data) for typecode, data in arrays)
-        state.fields = [Field(c, t) for c, t in zip(codes, texts, strict=True)]
-        state.labels = labels
-        return state
-
-    def __reduce__(self) -> tuple[Callable[[Plan, bytes], EntityState], tuple[Plan, bytes]]:
-        return EntityState.unpack, (self.plan, self.pack())
-
-    def _rewind(self) -> None:
-        self._at = 0
-        self._cursors = [Cursor() for _ in self.plan.offsets]
-        self._tallies = [Tally() for _ in self.plan.tallies]
-
-    def _advance(self, t: int) -> None:
-        if t < self._at:
-            self._rewind()
-        self._at = t
-        instants, amounts, size = self.instants, self.amounts, len(self.instants)
-        for cursor, (offset, gains, losses) in zip(self._cursors, self.plan.passing, strict=True):
-            n, limit = cursor.n, t - offset
-            if n == size or instants[n] > limit:
-                continue
-            total, squares = cursor.total, cursor.squares
-            while n < size and instants[n] <= limit:
-                amount = amounts[n]
-                total += amount
-                squares += amount * amount
-                for tally, field in gains:
-                    if code := self.fields[field].codes[n]:
-                        self._tallies[tally].gain(code)
-                for tally, field in losses:
-                    if code := self.fields[field].codes[n]:
-                        self._tallies[tally].lose(code)
-                n += 1
-            cursor.n, cursor.total, cursor.squares = n, total, squares
-
-    def _get_of_labels(self, values: list[float], t: int) -> None:
-        frauds = self._frauds
-        if frauds is None or not frauds.begin <= t < frauds.end:
-            frauds = self._frauds = KnownFrauds(self.labels, self.instants, self.amounts, t)
-        if frauds.instants:
-            for window in self.plan.label_windows:
-                self._get_of_frauds(values, t, window, frauds)
-
-    def _get_of_frauds(self, values: list[float], t: int, window: Window, frauds: KnownFrauds) -> None:
-        """Puts in what there is to say of the window's frauds, if it has any."""
-        low, high = frauds.within(t, window.bounds)
-        if low == high:
+        if not self.plan.with_labels:
             return
-        since, until = self._cursors[window.since].n, self._cursors[window.until].n
-        honest = frauds.newest_honest(self.instants, since, until) if window.honest else 0
-        for slot, aggregate in window.labels:
-            match aggregate:
-                case Aggregate.FRAUD_COUNT | Aggregate.KNOWN_FRAUD_COUNT:
-                    values[slot] = float(high - low)
-                case Aggregate.FRAUD_RATIO:
-                    values[slot] = float(high - low) / float(until - since)
-                case Aggregate.KNOWN_FRAUD_MEAN:
-                    values[slot] = float(frauds.total(low, high)) / float(high - low) / 100.0
-                case Aggregate.SINCE_KNOWN_FRAUD:
-                    values[slot] = float(t - frauds.instants[high - 1]) / 1e6
-                case Aggregate.SINCE_HONEST:
-                    values[slot] = float(t - self.instants[honest]) / 1e6 if honest >= since else NAN
-                case Aggregate.SINCE_RUN:
-                    began = bisect_right(self.instants, self.instants[honest]) if honest >= since else since
-                    values[slot] = float(t - self.instants[began]) / 1e6 if began < until else NAN
+        row = self._index[key]
+        self._make_rows()
+        if not self._rows[row, KNOWN]:
+            self._rows[row, KNOWN] = self._frauds.number()
+            self._rows[row, START] = max(self._rows[row, START], 0)
+        self._frauds.add(int(self._rows[row, KNOWN]), label)
 
-    def _drop_events(self, n: int) -> None:
-        del self.instants[:n], self.amounts[:n]
-        self._frauds = None
-        recoded = [field.drop(n) for field in self.fields]
-        if any(recoded) or n > self._cursors[-1].n:
-            self._rewind()
+    def forget(self, watermark: int) -> int:
+        """Drops what no window reaches, now that no event before ``watermark`` will come; how many entities it dropped.
+
+        A call looks at a share of the entities, so that each is seen once in 4,096 calls (fewer where there are less
+        than 65,536 of them). Seen, it keeps an eighth of its events at most that are of no more use, and labels none;
+        it is dropped when nothing is left. Between, an entity drops old events before its slab grows.
+        """
+        self._until = max(self._until, watermark - self.plan.reach)
+        rows = len(self._index.keys_of)
+        share = rows // _CALLS + 16
+        begin = self._hand if self._hand < rows else 1
+        self._hand = min(begin + share, rows)
+        idle = np.empty(share, np.int64)
+        listed = sweep(self._plan_arrays, self._arrays(), self._labels(), self._until, begin, self._hand, idle)
+        dropped = 0
+        for number in idle[:listed].tolist():
+            row = abs(number)
+            if number < 0 and self._frauds.forget(int(self._rows[row, KNOWN]), self._until):
+                self._rows[row, KNOWN] = 0
+            if not self._rows[row, KNOWN] and not self._rows[row, SIZE]:
+                self._index.release(row)
+                self._rows[row] = 0
+                self._rows[row, START] = UNUSED
+                dropped += 1
+        return dropped
+
+    def _arrays(self) -> StateArrays:
+        return self._rows, self._events, self._refs, self._entries, self._heads, self._marks
+
+    def _labels(self) -> LabelArrays:
+        return self._frauds.known, self._frauds.frauds
+
+    def _run(
+        self,
+        mode: int,
+        keys: Sequence[str],
+        instants: Integers,
+        amounts: Integers,
+        texts: Sequence[Sequence[str | None]],
+        out: Floats | None,
+    ) -> None:
+        n = len(keys)
+        words = np.empty((len(texts), n), np.int64)
+        for i, column in enumerate(texts):
+            words[i] = np.fromiter(map(hash, column), np.int64, n)
+        times, sums = (np.ascontiguousarray(column, np.int64) for column in (instants, amounts))
+        # The kernel checks no index.
+        if times.shape != (n,) or sums.shape != (n,) or len(texts) != len(self.plan.fields):
+            got = f"{n} keys, instants {times.shape}, amounts {sums.shape}, {len(texts)} columns of texts"
+            raise ValueError(f"{got}; give as many of each, and texts of {self.plan.fields}")
+        if out is not None and (out.shape != (n, len(self.plan.features)) or out.dtype != np.float32):
+            raise ValueError(f"out is {out.dtype} {out.shape}; give float32 ({n}, {len(self.plan.features)})")
+        # A key that only asks is nobody's as long as nothing is known of it.
+        rows = map(self._index.get, keys, repeat(0)) if mode == GET else map(self._index.__getitem__, keys)
+        numbers = np.fromiter(rows, np.int64, n)
+        self._make_rows()
+        values = self._nothing if out is None else out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
+        done = 0
+        while True:
+            batch = (numbers, times, sums, words, values, done)
+            done = run(mode, self._plan_arrays, self._arrays(), self._labels(), self._until, _MISSING, *batch)
+            if done == n:
+                break
+            self._see_to(int(numbers[done]), int(times[done]))
+        if out is not None and values is not out:
+            out[...] = values
+
+    def _see_to(self, row: int, t: int) -> None:
+        """Gives the kernel what it stopped for."""
+        stopped = self._marks[STOPPED]
+        if stopped == FOR_FRAUDS:
+            of = self._rows[row]
+            self._frauds.work_out(int(of[KNOWN]), self._events[of[START] : of[START] + of[SIZE]], t)
+        elif stopped == FOR_SLABS:
+            self._make_slabs(int(self._rows[row, SIZE]))
+        else:
+            self._make_entries()
+
+    def _make_rows(self) -> None:
+        """Room for the entities of the index."""
+        had, need = len(self._rows), len(self._index.keys_of)
+        if need > had:
+            _lengthen(self._rows, need)
+            self._rows[had:, START] = UNUSED
+
+    def _make_slabs(self, size: int) -> None:
+        """Room for slabs: longer pools, or, where a third of the slots is free, new ones without these."""
+        if 3 * self._marks[SLABS_LIVE] >= 2 * self._marks[SLABS_TOP]:
+            for pool in (self._events, self._refs):
+                _lengthen(pool, len(pool) + 2 * size)
             return
-        for cursor in self._cursors:
-            cursor.n -= n
+        length = slots_needed(self._rows) * 5 // 4 + 2 * size + 64
+        events, refs = np.zeros((length, 2), np.int64), np.zeros((length, self._refs.shape[1]), np.int32)
+        compact(self._rows, self._events, self._refs, events, refs, self._marks)
+        self._events, self._refs = events, refs
+
+    def _make_entries(self) -> None:
+        for array in (self._entries, self._heads):
+            _lengthen(array, len(array) + len(self.plan.fields))
 
 
-_decode = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes]], list[bytes], Labels]).decode
+def _lengthen(array: NDArray[np.generic], length: int) -> None:
+    """Puts zeros after it, an eighth of its length at the least.
+
+    It is done in place: where an array is large, its memory gets another address, and nothing is copied.
+    """
+    array.resize((max(length, len(array) * 9 // 8) + 16, *array.shape[1:]), refcheck=False)

@@ -22,6 +22,8 @@ MAX_TEXT_LENGTH: Final = 256
 MAX_AMOUNT: Final = 10_000_000_000  # major units, either sign (refunds are negative)
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY: Final = 86_400_000_000  # microseconds
+_SURE: Final = 0.499  # so far from a tie, rounding the product is rounding the decimal
 
 ERROR_CODES: Final = {
     "empty_value": "the message has no value",
@@ -81,6 +83,24 @@ class _TransactionMessage(msgspec.Struct, gc=False):
     device_id: str | None = None
 
 
+# What keeps to the contract is recognized by the decoder itself; the rest is looked at field by field.
+_UsualId = (
+    Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)] | Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+)
+_UsualText = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_LENGTH)] | None
+
+
+class _UsualTransaction(msgspec.Struct, gc=False):
+    transaction_id: _UsualId
+    account_id: _UsualId
+    merchant_id: _UsualId
+    amount: Annotated[float, msgspec.Meta(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+    timestamp: _Instant
+    transaction_type: _UsualText = None
+    location: _UsualText = None
+    device_id: _UsualText = None
+
+
 class _LabelMessage(msgspec.Struct, gc=False):
     transaction_id: _Id
     account_id: _Id
@@ -92,6 +112,7 @@ class _LabelMessage(msgspec.Struct, gc=False):
 
 M = TypeVar("M", bound=msgspec.Struct)
 
+_decode_usual = msgspec.json.Decoder(_UsualTransaction).decode
 _decode_transaction = msgspec.json.Decoder(_TransactionMessage).decode
 _decode_label = msgspec.json.Decoder(_LabelMessage).decode
 
@@ -102,6 +123,30 @@ def parse_transaction(value: bytes | None, latest: int) -> Transaction:
     ``latest`` is the newest believable instant (now plus the future tolerance), in microseconds since 1970.
     Raises ``InvalidRecord``.
     """
+    try:
+        message = _decode_usual(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _checked_transaction(value, latest)
+    since = message.timestamp - EPOCH
+    timestamp = since.days * _DAY + since.seconds * 1_000_000 + since.microseconds
+    scaled = message.amount * 100.0
+    amount = round(scaled)
+    if not 0 <= timestamp <= latest or abs(scaled - amount) > _SURE:
+        return _checked_transaction(value, latest)
+    transaction_id, account_id, merchant_id = message.transaction_id, message.account_id, message.merchant_id
+    return Transaction(
+        transaction_id if type(transaction_id) is str else str(transaction_id),
+        account_id if type(account_id) is str else str(account_id),
+        merchant_id if type(merchant_id) is str else str(merchant_id),
+        amount,
+        timestamp,
+        message.transaction_type,
+        message.location,
+        message.device_id,
+    )
+
+
+def _checked_transaction(value: bytes | None, latest: int) -> Transaction:
     message = _decoded(value, _decode_transaction, _TransactionMessage)
     return Transaction(
         _id("transaction_id", message.transaction_id),
@@ -142,7 +187,7 @@ def minor_units(amount: float) -> int:
     scaled = amount * 100.0
     nearest = round(scaled)
     # The product is off by less than 2e-4 in this range, so only near a tie can rounding it differ from the decimal.
-    if abs(scaled - nearest) < 0.499:
+    if abs(scaled - nearest) < _SURE:
         return nearest
     return int((Decimal(repr(amount)) * 100).to_integral_value(ROUND_HALF_EVEN))
 

@@ -34,6 +34,7 @@ CONFINED = {
         *("features/batch.py", "features/windows.py", "features/history.py", "features/problems.py"),
         *("training/", "flows/replay.py", "flows/past.py", "bench/"),
     ),
+    "numba": ("features/compiled.py",),
     "onnxruntime": ("flows/model.py", "training/export.py", "bench/"),
 }
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from features.definitions import Entity, Feature
-from features.measures import own_features
-from features.state import EntityState, Plan
+from features.measures import own
+from features.state import EntityStates, Plan
 from features.transaction import EPOCH, MICROSECOND, Label, Transaction
 from tests.features.oracle import Floats, Record
 
@@ -36,7 +37,7 @@ class Live:
     def __init__(self, features: Sequence[Feature], lateness: timedelta) -> None:
         self.features = tuple(features)
         self.plans = {entity: Plan(features, entity) for entity in KEYED}
-        self.states: dict[tuple[Entity, str], EntityState] = {}
+        self.states = {entity: EntityStates(plan) for entity, plan in self.plans.items()}
         self.taken: list[Record] = []
         self._seen: set[str] = set()
         self._lateness = lateness // MICROSECOND
@@ -44,44 +45,77 @@ class Live:
 
     def arrive(self, record: Record) -> Floats | None:
         """The features of a transaction that counts, float32 in the order given; None for everything else."""
-        states = [self._state(entity, record) for entity in KEYED]
-        if isinstance(record, Label):
-            self.taken.append(record)
-            for state in states:
-                state.update_label(record)
-            return None
-        if record.transaction_id in self._seen or record.timestamp < self._watermark:
-            return None
-        # Everything may be forgotten as early as it ever may: before the transaction that moved the watermark is read.
-        self._watermark = max(self._watermark, record.timestamp - self._lateness)
-        for state in self.states.values():
-            state.forget(self._watermark)
-        values = self.probe(record)
-        self._seen.add(record.transaction_id)
-        self.taken.append(record)
-        for state in states:
-            state.update(record)
+        (values,) = self.arrive_together([record])
         return values
+
+    def arrive_together(self, records: Sequence[Record]) -> list[Floats | None]:
+        """The same for several records; transactions without a label between them come to the states as one batch."""
+        found: list[Floats | None] = [None] * len(records)
+        batch: list[int] = []
+
+        def take() -> None:
+            if batch:
+                for at, values in zip(batch, self._values("take", [records[at] for at in batch]), strict=True):
+                    found[at] = values
+                batch.clear()
+
+        for at, record in enumerate(records):
+            if isinstance(record, Label):
+                take()
+                self.taken.append(record)
+                for entity, states in self.states.items():
+                    states.label(key_of(entity, record), record)
+            elif record.transaction_id not in self._seen and record.timestamp >= self._watermark:
+                self._watermark = max(self._watermark, record.timestamp - self._lateness)
+                if not batch:
+                    # Everything may be forgotten as early as it ever may: before what moved the watermark is read.
+                    for states in self.states.values():
+                        states.forget(self._watermark)
+                self._seen.add(record.transaction_id)
+                self.taken.append(record)
+                batch.append(at)
+        take()
+        return found
 
     def probe(self, transaction: Transaction) -> Floats:
         """The features that the transaction would have now; it is not taken in."""
-        of_entity = {entity: iter(self._state(entity, transaction).get(transaction)) for entity in KEYED}
-        of_entity[Entity.TRANSACTION] = iter(own_features(self.features, transaction))
-        return np.array([next(of_entity[feature.entity]) for feature in self.features], dtype=np.float32)
+        values: Floats = self._values("get", [transaction])[0]
+        return values
 
-    def restart(self, *, pickled: bool) -> None:
-        """Puts every state away and brings it back, as a recovery does."""
-        for key, state in self.states.items():
-            if pickled:
-                self.states[key] = pickle.loads(pickle.dumps(state))
+    def _values(self, how: Literal["take", "get"], records: Sequence[Record]) -> Floats:
+        """Float32 [records, features]."""
+        transactions = [record for record in records if isinstance(record, Transaction)]
+        instants, amounts = columns(transactions)
+        values = np.empty((len(transactions), len(self.features)), np.float32)
+        for entity in Entity:
+            chosen = [i for i, feature in enumerate(self.features) if feature.entity is entity]
+            part = np.empty((len(transactions), len(chosen)), np.float32)
+            if entity is Entity.TRANSACTION:
+                own(self.features, instants, amounts, part)
             else:
-                self.states[key] = EntityState.unpack(self.plans[key[0]], state.pack())
+                run = self.states[entity].take if how == "take" else self.states[entity].get
+                keys = [key_of(entity, transaction) for transaction in transactions]
+                run(keys, instants, amounts, texts(self.plans[entity], transactions), part)
+            values[:, chosen] = part
+        return values
 
-    def _state(self, entity: Entity, record: Record) -> EntityState:
-        key = (entity, record.account_id if entity is Entity.ACCOUNT else record.merchant_id)
-        if key not in self.states:
-            self.states[key] = EntityState(self.plans[entity])
-        return self.states[key]
+
+def key_of(entity: Entity, record: Record) -> str:
+    """Whose event it is."""
+    return record.account_id if entity is Entity.ACCOUNT else record.merchant_id
+
+
+def columns(transactions: Sequence[Transaction]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Instants and amounts."""
+    return (
+        np.array([transaction.timestamp for transaction in transactions], np.int64),
+        np.array([transaction.amount for transaction in transactions], np.int64),
+    )
+
+
+def texts(plan: Plan, transactions: Sequence[Transaction]) -> list[list[str | None]]:
+    """A column for each of the plan's fields."""
+    return [[getattr(transaction, field) for transaction in transactions] for field in plan.fields]
 
 
 def frame(records: Sequence[Record], world: str = "") -> pl.DataFrame:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from features import batch
 from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature, reach
-from features.state import EntityState, Plan
+from features.state import EntityStates, Plan
 from features.transaction import Label, Transaction
 from tests.features import oracle
 from tests.features.histories import DAY_US, MONDAY, TINY, History, histories
-from tests.features.live import Live, differing, frame
+from tests.features.live import Live, columns, differing, frame
 from tests.features.oracle import Floats, Record
 
 # A batch costs much more than a look at a state.
@@ -81,16 +81,18 @@ def test_the_order_of_arrival_leaves_no_trace(history: History, rng: random.Rand
             assert not differing(history.features, shuffled.probe(record), straight.probe(record))
 
 
-@given(histories(contradicting=True), st.lists(st.sampled_from(["packed", "pickled", None, None]), min_size=20))
-def test_a_restart_leaves_no_trace(history: History, restarts: list[str | None]) -> None:
-    restarted, straight = (Live(history.features, history.lateness) for _ in range(2))
-    for i, record in enumerate(history.records):
-        if how := restarts[i % len(restarts)]:
-            restarted.restart(pickled=how == "pickled")
-        values, expected = restarted.arrive(record), straight.arrive(record)
-        assert (values is None) == (expected is None)
-        if values is not None and expected is not None:
-            assert not differing(history.features, values, expected)
+@given(histories(contradicting=True, at_most=20), st.lists(st.integers(0, 7), min_size=40, max_size=40))
+def test_batches_of_any_size_cut_anywhere_leave_no_trace(history: History, sizes: list[int]) -> None:
+    batched, single = (Live(history.features, history.lateness) for _ in range(2))
+    expected = [single.arrive(record) for record in history.records]
+    found: list[Floats | None] = []
+    for size in sizes:
+        found += batched.arrive_together(history.records[len(found) : len(found) + size])
+    found += batched.arrive_together(history.records[len(found) :])
+    assert [values is None for values in found] == [values is None for values in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        if ours is not None and theirs is not None:
+            assert not differing(history.features, ours, theirs)
 
 
 def test_a_long_stream_agrees_with_one_batch_of_the_whole_history() -> None:
@@ -99,9 +101,15 @@ def test_a_long_stream_agrees_with_one_batch_of_the_whole_history() -> None:
     Labels come when they become known, so that nothing the batch knows of a row is news to the stream.
     """
     records = long_history(5000, random.Random(5))
-    for features in (FEATURES, TINY):
+    for features, size in ((FEATURES, 1), (FEATURES, 100), (TINY, 7)):
         live = Live(features, timedelta(days=1))
-        found = {r.transaction_id: values for r in records if (values := live.arrive(r)) is not None}
+        found: dict[str, Floats] = {}
+        for at in range(0, len(records), size):
+            arriving = records[at : at + size]
+            for record, values in zip(arriving, live.arrive_together(arriving), strict=True):
+                if values is not None:
+                    assert isinstance(record, Transaction)
+                    found[record.transaction_id] = values
         computed = batch.compute(frame(records), features).to_numpy()
         transactions = [record for record in records if isinstance(record, Transaction)]
         assert len(found) == len(transactions) == 5000
@@ -124,12 +132,12 @@ def test_quotients_midway_between_two_float32_are_rounded_alike(
     past = [Transaction(f"t{i}", "a", "m", amount * unit, MONDAY + i) for i, amount in enumerate(earlier)]
     for odd in (1, 3, 11, 77_777, 2**23 + 5):
         event = Transaction("new", "a", "m", (2**24 + odd) * unit, MONDAY + 100)
-        state = EntityState(Plan([feature], Entity.ACCOUNT))
-        for transaction in past:
-            state.update(transaction)
-        (live,) = state.get(event)
+        states = EntityStates(Plan([feature], Entity.ACCOUNT))
+        states.update(["a"] * len(past), *columns(past), [])
+        live = np.empty((1, 1), np.float32)
+        states.get(["a"], *columns([event]), [], live)
         batched = batch.compute(frame([*past, event]), [feature]).item(len(past), 0)
-        assert np.float32(live) == batched == np.float32(2**24 + odd)
+        assert live[0, 0] == batched == np.float32(2**24 + odd)
 
 
 def long_history(size: int, rng: random.Random) -> list[Record]:
