@@ -60,8 +60,8 @@ class Plain(Outbox):
 
     def put(self, parcels: Sequence[Parcel]) -> None:
         """Straight to the producer."""
-        for parcel in parcels:
-            self._produce(parcel, self._ends)
+        for topic, partition, records in parcels:
+            self._produce(topic, partition, records, self._ends, asked=True)
         self._producer.poll(0)
 
     def settle(self) -> None:

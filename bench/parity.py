@@ -9,7 +9,6 @@ float32 values are compared as bits, with NaN equal to NaN.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
 import time
@@ -34,15 +33,16 @@ from features.definitions import FEATURES
 from features.errors import VigieError
 from features.history import column_map, load
 from features.transaction import Label, Transaction
+from flows.intake import Dealt
 from flows.past import events_of
-from flows.records import Arrival, Candidate, Rejection, Tick
+from flows.records import Candidates, Rejection, apart
 from flows.score import with_features
-from flows.settings import Settings
+from flows.shards import Dealer
 
 BATCH: Final = 1000
 
 
-class HistorySource(FixedPartitionedSource[Arrival | Rejection | Tick, None]):
+class HistorySource(FixedPartitionedSource[Rejection | Dealt, None]):
     """A history's transactions and labels, in the order in which they became known."""
 
     def __init__(self, events: Iterator[Transaction | Label]) -> None:
@@ -57,24 +57,25 @@ class HistorySource(FixedPartitionedSource[Arrival | Rejection | Tick, None]):
         return HistoryPartition(self.events)
 
 
-class HistoryPartition(StatefulSourcePartition[Arrival | Rejection | Tick, None]):
-    """Numbers the events as the Kafka source does; a history is in order, so its watermark is as tight as can be."""
+class HistoryPartition(StatefulSourcePartition[Rejection | Dealt, None]):
+    """Deals the events as the Kafka source does; a history is in order, so its watermark is as tight as can be."""
 
     def __init__(self, events: Iterator[Transaction | Label]) -> None:
-        self._arrivals = (Arrival(i, event, event.timestamp, None) for i, event in enumerate(events))
+        self._events = events
+        self._dealer = Dealer(1)
 
-    def next_batch(self) -> Iterable[Arrival | Tick]:
-        """A thousand at a time, and a tick, so that idle keys are dropped."""
-        arrivals = list(islice(self._arrivals, BATCH))
-        if not arrivals:
+    def next_batch(self) -> Iterable[Dealt]:
+        """A thousand at a time."""
+        columns, labels = apart(islice(self._events, BATCH))
+        if not len(columns) and not labels:
             raise StopIteration
-        return [*arrivals, Tick(arrivals[-1].watermark)]
+        return self._dealer.deal(columns, labels, int(columns.timestamp.max(initial=0)))
 
     def snapshot(self) -> None:
         """Nothing: this source runs once."""
 
 
-class Collect(DynamicSink[Candidate], StatelessSinkPartition[Candidate]):
+class Collect(DynamicSink[Candidates], StatelessSinkPartition[Candidates]):
     """Puts each candidate's features into the row of its transaction."""
 
     def __init__(self, rows: dict[str, int], values: NDArray[np.float32], progress: Progress) -> None:
@@ -87,11 +88,11 @@ class Collect(DynamicSink[Candidate], StatelessSinkPartition[Candidate]):
         """Itself: there is one worker."""
         return self
 
-    def write_batch(self, items: list[Candidate]) -> None:
-        """float64 to float32, as the scorer does it."""
-        for transaction, features in items:
-            self._values[self._rows[transaction.transaction_id]] = features
-        self._progress.advance(self._task, len(items))
+    def write_batch(self, items: list[Candidates]) -> None:
+        """Float32, as the scorer gets it."""
+        for transactions, features in ((item.transactions, item.features) for item in items):
+            self._values[[self._rows[identity] for identity in transactions.transaction_id]] = features
+            self._progress.advance(self._task, len(transactions))
 
 
 def stream(history: pl.DataFrame, progress: Progress) -> NDArray[np.float32]:
@@ -100,9 +101,7 @@ def stream(history: pl.DataFrame, progress: Progress) -> NDArray[np.float32]:
     rows = {transaction_id: i for i, transaction_id in enumerate(history["transaction_id"])}
     flow = Dataflow("parity")
     read = op.input("history", flow, HistorySource(events_of(history)))
-    candidates, rejected = with_features(read, FEATURES, Settings.from_environment(os.environ))
-    op.output("collect", candidates, Collect(rows, values, progress))
-    op.inspect("show_rejected", rejected)  # a history has none; should one appear, it is seen
+    op.output("collect", with_features(read, FEATURES), Collect(rows, values, progress))
     run_main(flow)  # type: ignore[no-untyped-call]  # bytewax ships it without types
     return values
 

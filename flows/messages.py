@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
+import numpy as np
 
-from features.transaction import microseconds, rfc3339
+from features.transaction import EPOCH, MICROSECOND
 from flows import metrics
 from flows.model import Model
-from flows.records import AlertMessage, Decision, Outgoing, Reason, Rejection, ScoredMessage
+from flows.records import AlertMessage, Decisions, Outgoing, Rejection, ScoredMessage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,42 +22,42 @@ class Messages:
         self._model = model
         self._scored_features = scored_features
 
-    def scored(self, decisions: Sequence[Decision]) -> list[tuple[str, Outgoing]]:
+    def scored(self, decisions: Decisions) -> list[tuple[str, Outgoing]]:
         """The messages of the ``scored`` topic, with their keys, and the alert where there is one."""
-        metrics.SCORED.inc(len(decisions))
-        alerts = [decision for decision in decisions if decision.alert]
+        of = decisions.transactions
+        model, with_features, scored_at = self._model, self._scored_features, datetime.now(UTC)
+        alerted = np.flatnonzero(decisions.alerts)
+        alerts = dict(zip(alerted.tolist(), self._model.reasons(decisions.features[alerted]), strict=True))
+        metrics.SCORED.inc(len(of))
         metrics.ALERTS.inc(len(alerts))
-        reasons = iter(self._model.reasons(alerts))
-        return [self._scored(decision, next(reasons) if decision.alert else []) for decision in decisions]
-
-    def _scored(self, decision: Decision, reasons: list[Reason]) -> tuple[str, Outgoing]:
-        common = self._common(decision)
-        features = self._model.values(decision) if self._scored_features or decision.alert else None
-        value = _encode(ScoredMessage(**common, features=features if self._scored_features else None))
-        alert = None
-        if decision.alert:
-            threshold = self._model.threshold
-            alert = _encode(AlertMessage(**common, features=features, threshold=threshold, reasons=reasons))
-        key = decision.transaction.account_id
-        return key, Outgoing(key.encode(), value, {}, alert)
+        columns = zip(
+            of.transaction_id,
+            of.account_id,
+            of.merchant_id,
+            (of.amount / 100).tolist(),
+            [EPOCH + instant * MICROSECOND for instant in of.timestamp.tolist()],
+            decisions.scores,
+            decisions.anomaly_scores,
+            decisions.alerts,
+            strict=True,
+        )
+        messages = []
+        for i, (identity, account, merchant, amount, at, score, anomaly, alert) in enumerate(columns):
+            message = ScoredMessage(
+                identity, account, merchant, amount, at, score, anomaly, alert, model.version, scored_at
+            )
+            if with_features or alert:
+                features = model.values(decisions.features[i])
+                message.features = features if with_features else None
+            alert_value = None
+            if alert:
+                fields = msgspec.structs.asdict(message) | {"features": features}
+                alert_value = _encode(AlertMessage(**fields, threshold=model.threshold, reasons=alerts[i]))
+            messages.append((account, Outgoing(account.encode(), _encode(message), {}, alert_value)))
+        return messages
 
     def rejected(self, rejection: Rejection) -> tuple[str, Outgoing]:
         """The message of the ``rejected`` topic: the original key and bytes; beside it what decides its partition."""
         metrics.REJECTED.labels(rejection.code).inc()
         key = rejection.key or b""
         return key.decode(errors="replace"), Outgoing(rejection.key, rejection.value, rejection.headers)
-
-    def _common(self, decision: Decision) -> dict[str, Any]:
-        transaction = decision.transaction
-        return {
-            "transaction_id": transaction.transaction_id,
-            "account_id": transaction.account_id,
-            "merchant_id": transaction.merchant_id,
-            "amount": transaction.amount / 100,
-            "timestamp": rfc3339(transaction.timestamp),
-            "score": decision.score,
-            "anomaly_score": decision.anomaly_score,
-            "alert": decision.alert,
-            "model": self._model.version,
-            "scored_at": rfc3339(microseconds(datetime.now(UTC))),
-        }

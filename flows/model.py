@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -14,12 +13,10 @@ from features.bundle import Bundle
 from features.contributions import Contributions
 from features.errors import InvalidBundle
 from features.sentences import sentence
-from flows.records import Candidate, Decision, Reason
+from flows.records import Candidates, Decisions, Reason, Rows
 
 BATCH: Final = 1024
 REASONS: Final = 5
-
-Rows = NDArray[np.float32]
 
 
 class Model:
@@ -30,7 +27,6 @@ class Model:
         self.threshold = bundle.manifest.threshold
         self.names = bundle.manifest.features
         self._features = bundle.features
-        self._rows = np.empty((BATCH, len(self.names)), np.float32)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -56,35 +52,28 @@ class Model:
                 f"{anomaly_score.shape} instead of (1,); train it again"
             )
 
-    def score(self, candidates: Sequence[Candidate]) -> list[Decision]:
+    def score(self, candidates: Candidates) -> Decisions:
         """A decision for each candidate, in their order."""
-        decisions: list[Decision] = []
-        for start in range(0, len(candidates), BATCH):
-            batch = candidates[start : start + BATCH]
-            rows = self._rows[: len(batch)]
-            for i, (_, features) in enumerate(batch):
-                rows[i] = features
-            scores, anomalies = self._run(rows)
-            for (transaction, _), row, score, anomaly in zip(
-                batch, rows, scores.tolist(), anomalies.tolist(), strict=True
-            ):
-                decisions.append(Decision(transaction, score, anomaly, score >= self.threshold, row.tobytes()))
-        return decisions
+        scores, anomalies = [], []
+        for start in range(0, len(candidates.features), BATCH):
+            score, anomaly = self._run(candidates.features[start : start + BATCH])
+            scores += score.tolist()
+            anomalies += anomaly.tolist()
+        alerts = [score >= self.threshold for score in scores]
+        return Decisions(candidates.transactions, candidates.features, scores, anomalies, alerts)
 
-    def values(self, decision: Decision) -> dict[str, float | None]:
-        """The decision's features by name; None where missing."""
-        row = np.frombuffer(decision.row, np.float32)
+    def values(self, row: Rows) -> dict[str, float | None]:
+        """The features by name; None where missing."""
         return {name: _shortest(value) for name, value in zip(self.names, row, strict=True)}
 
-    def reasons(self, decisions: Sequence[Decision]) -> list[list[Reason]]:
-        """For each decision the features that raise its score the most, strongest first, at most ``REASONS``.
+    def reasons(self, rows: Rows) -> list[list[Reason]]:
+        """For each row of features those that raise its score the most, strongest first, at most ``REASONS``.
 
-        Contributions are exact Shapley values in log odds; what lowers the score is no reason. All decisions are
-        explained at once, because a few dozen cost little more than one.
+        Contributions are exact Shapley values in log odds; what lowers the score is no reason. All rows are explained
+        at once, because a few dozen cost little more than one.
         """
-        if not decisions:
+        if not len(rows):
             return []
-        rows = np.frombuffer(b"".join(decision.row for decision in decisions), np.float32).reshape(len(decisions), -1)
         contributions = np.round(self._contributions(rows), 6)
         strongest = np.argsort(-contributions, axis=1, kind="stable")[:, :REASONS]
         return [

@@ -40,11 +40,11 @@ _PASSING: Final = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE,
 
 
 class Parcel(NamedTuple):
-    """A record and the partition that it goes to."""
+    """Records and the partition that they go to."""
 
     topic: str
     partition: int
-    outgoing: Outgoing
+    records: Sequence[Outgoing]
 
 
 class Outbox:
@@ -91,7 +91,7 @@ class Outbox:
             self._changed.wait_for(lambda: self._weight < PENDING or self._failure)
             self._raise_failure()
             self._pending += parcels
-            self._weight += sum(len(p.outgoing.key or b"") + len(p.outgoing.value or b"") for p in parcels)
+            self._weight += sum(len(r.key or b"") + len(r.value or b"") for p in parcels for r in p.records)
             self._changed.notify_all()
 
     def settle(self) -> None:
@@ -136,16 +136,20 @@ class Outbox:
             self._failure = failure
             self._changed.notify_all()
 
-    def _commit(self, batch: Sequence[Parcel]) -> dict[tuple[str, int], int]:
+    def _commit(self, parcels: Sequence[Parcel]) -> dict[tuple[str, int], int]:
         """Commits the records, again and again while Kafka is away; the offsets after the last ones."""
         give_up = time.monotonic() + PATIENCE
+        by_partition: dict[tuple[str, int], list[Outgoing]] = {}
+        for topic, partition, records in parcels:
+            by_partition.setdefault((topic, partition), []).extend(records)
+        asked = False
         while True:
             ends: dict[tuple[str, int], int] = {}
             self._refused = None
             try:
                 self._patiently(self._producer.begin_transaction, give_up)
-                for parcel in batch:
-                    self._produce(parcel, ends)
+                for (topic, partition), records in by_partition.items():
+                    self._produce(topic, partition, records, ends, asked=asked)
                 self._patiently(lambda: self._producer.commit_transaction(ASKING), give_up)
             except KafkaException as exception:
                 error = exception.args[0]
@@ -153,29 +157,46 @@ class Outbox:
                     raise self._explained(error) from exception
                 _log.warning("a commit failed and is repeated: %s", error.str())
                 self._abort(give_up)
+                asked = True
             else:
                 return ends
 
-    def _produce(self, parcel: Parcel, ends: dict[tuple[str, int], int]) -> None:
-        topic, partition, (key, value, headers, _) = parcel
+    def _produce(
+        self,
+        topic: str,
+        partition: int,
+        records: Sequence[Outgoing],
+        ends: dict[tuple[str, int], int],
+        *,
+        asked: bool,
+    ) -> None:
+        """Hands a partition's records to the client.
+
+        A commit fails where one of its records does, so the last one tells enough; ``asked``: who was it, then?
+        """
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 self._refused = self._refused or (topic, partition, error)
             else:
-                ends[topic, partition] = max(ends.get((topic, partition), 0), (message.offset() or 0) + 1)
+                ends[topic, partition] = (message.offset() or 0) + 1
 
-        while True:
-            try:
-                self._producer.produce(topic, value, key, partition, delivered, headers=list(headers.items()))
-            except BufferError:
-                self._producer.poll(0.1)
-            except KafkaException as exception:
-                if exception.args[0].code() != KafkaError._STATE:  # that says only that the commit is given up already
-                    self._refused = self._refused or (topic, partition, exception.args[0])
-                raise
-            else:
-                return
+        produce, last = self._producer.produce, len(records) - 1
+        for i, record in enumerate(records):
+            on_delivery = delivered if asked or i == last else None
+            while True:
+                try:
+                    produce(
+                        topic, record.value, record.key, partition, on_delivery, headers=list(record.headers.items())
+                    )
+                except BufferError:
+                    self._producer.poll(0.1)
+                except KafkaException as exception:
+                    if exception.args[0].code() != KafkaError._STATE:  # that says only that the commit is given up
+                        self._refused = self._refused or (topic, partition, exception.args[0])
+                    raise
+                else:
+                    break
 
     def _abort(self, give_up: float) -> None:
         try:
@@ -266,3 +287,7 @@ def _take_over(producer: Producer, name: str, timeout: float) -> None:
                 ) from exception
         else:
             return
+
+
+def _pairs(record: Outgoing) -> list[tuple[str, str | bytes | None]]:
+    return list(record.headers.items())

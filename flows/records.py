@@ -1,12 +1,20 @@
-"""What moves between the steps of the flow, and what leaves it."""
+"""What moves between the steps of the flow, and what leaves it: batches, so that each step's work is one in arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from features.transaction import Label, Transaction
+
+Rows = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 
 class Rejection(NamedTuple):
@@ -22,62 +30,142 @@ class Rejection(NamedTuple):
         return self.headers["error_code"]
 
 
-class Arrival(NamedTuple):
-    """A valid message, numbered in the order of reading; ``too_late`` holds its rejection where it came too late.
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Transactions in the order of reading, as columns named as the fields of ``Transaction`` are."""
 
-    No transaction before ``watermark`` (microseconds since 1970) comes after it, but those that are too late.
+    transaction_id: list[str]
+    account_id: list[str]
+    merchant_id: list[str]
+    amount: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+    transaction_type: list[str | None]
+    location: list[str | None]
+    device_id: list[str | None]
+
+    @classmethod
+    def of(cls, events: Sequence[Transaction]) -> Transactions:
+        """The columns of transactions."""
+        n = len(events)
+        return cls(
+            [e.transaction_id for e in events],
+            [e.account_id for e in events],
+            [e.merchant_id for e in events],
+            np.fromiter((e.amount for e in events), np.int64, n),
+            np.fromiter((e.timestamp for e in events), np.int64, n),
+            [e.transaction_type for e in events],
+            [e.location for e in events],
+            [e.device_id for e in events],
+        )
+
+    def __len__(self) -> int:
+        return len(self.transaction_id)
+
+    def between(self, since: int, until: int) -> Transactions:
+        """Those from one place to before another."""
+        columns = (getattr(self, field.name)[since:until] for field in fields(self))
+        return Transactions(*columns)
+
+    def at(self, places: Places) -> Transactions:
+        """Some of them, in the order of the places."""
+        chosen = places.tolist()
+        return Transactions(
+            [self.transaction_id[i] for i in chosen],
+            [self.account_id[i] for i in chosen],
+            [self.merchant_id[i] for i in chosen],
+            self.amount[places],
+            self.timestamp[places],
+            [self.transaction_type[i] for i in chosen],
+            [self.location[i] for i in chosen],
+            [self.device_id[i] for i in chosen],
+        )
+
+
+def apart(events: Iterable[Transaction | Label]) -> tuple[Transactions, list[tuple[int, Label]]]:
+    """The transactions among the events, and the labels, each with the number of transactions before it."""
+    transactions: list[Transaction] = []
+    labels: list[tuple[int, Label]] = []
+    for event in events:
+        if isinstance(event, Label):
+            labels.append((len(transactions), event))
+        else:
+            transactions.append(event)
+    return Transactions.of(transactions), labels
+
+
+@dataclass(frozen=True, slots=True)
+class ForAccounts:
+    """What one shard of the accounts gets of a batch of the reader's.
+
+    ``key``: the shard's. ``number``: of the reader's batch. ``watermark``: no transaction before that instant comes
+    after the batch, in microseconds since 1970. ``past``: what an earlier run has scored, only to be remembered.
     """
 
-    sequence: int
-    event: Transaction | Label
+    key: str
+    number: int
+    transactions: Transactions
     watermark: int
-    too_late: Rejection | None
+    past: bool
 
 
-class Tick(NamedTuple):
-    """Now and then from the reader to every worker: time to look for idle keys. ``watermark``: see ``Arrival``."""
+class Home(NamedTuple):
+    """Transactions of a batch that belong to one shard of the accounts.
 
-    watermark: int
-
-
-class AccountPart(NamedTuple):
-    """What the account's step knows of an arrival: features, or a rejection, or neither where it is a duplicate.
-
-    The features are the transaction's own and then the account's.
+    ``key``: the shard's. ``here``: where they are in the batch. ``there``: where they are in what that shard got.
     """
 
-    sequence: int
-    transaction: Transaction
-    features: list[float] | None
-    rejection: Rejection | None
+    key: str
+    here: Places
+    there: Places
 
 
-class MerchantPart(NamedTuple):
-    """What the merchant's step knows of an arrival."""
+@dataclass(frozen=True, slots=True)
+class ForMerchants:
+    """What one shard of the merchants gets of a batch of the reader's; see ``ForAccounts``.
 
-    sequence: int
-    account_id: str
-    features: list[float]
+    ``homes``: to which shards of the accounts the features go. ``labels``: each with the number of transactions of the
+    batch that were read before it.
+    """
 
-
-class Candidate(NamedTuple):
-    """A transaction with all of its features, in the order: own, account's, merchant's."""
-
-    transaction: Transaction
-    features: list[float]
-
-
-class Decision(NamedTuple):
-    """A scored transaction; ``row`` holds its features as the model saw them, float32 bytes."""
-
-    transaction: Transaction
-    score: float
-    anomaly_score: float
-    alert: bool
-    row: bytes
+    key: str
+    number: int
+    transactions: Transactions
+    watermark: int
+    past: bool
+    homes: list[Home]
+    labels: list[tuple[int, Label]]
 
 
-class Outgoing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MerchantRows:
+    """The merchants' features of transactions that one shard of the accounts got: float32 [len(there), features]."""
+
+    key: str
+    number: int
+    there: Places
+    features: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Transactions with all of their features, float32 [n, features], in the order: own, account's, merchant's."""
+
+    transactions: Transactions
+    features: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Scored transactions, with their features as the model saw them."""
+
+    transactions: Transactions
+    features: Rows
+    scores: list[float]
+    anomaly_scores: list[float]
+    alerts: list[bool]
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message on its way to a topic; ``alert``: the value of the alert that it goes with, under the same key."""
 
     key: bytes | None
@@ -95,19 +183,19 @@ class Reason(msgspec.Struct):
     text: str
 
 
-class ScoredMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ScoredMessage(msgspec.Struct, omit_defaults=True):
     """A message of the ``scored`` topic."""
 
     transaction_id: str
     account_id: str
     merchant_id: str
     amount: float  # major units
-    timestamp: str
+    timestamp: datetime
     score: float
     anomaly_score: float
     alert: bool
     model: str
-    scored_at: str
+    scored_at: datetime
     features: dict[str, float | None] | None = None
 
 

@@ -11,6 +11,7 @@ starts anew, and writes anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -35,8 +36,8 @@ class Written(NamedTuple):
     repeats: frozenset[bytes]
 
 
-class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
-    """Writes ``(key, Outgoing)`` to a topic; the key decides the partition as the Kafka client itself would.
+class KafkaSink(FixedPartitionedSink[list[Outgoing], Written]):
+    """Writes records to the partition of a topic whose number is their key; ``by_partition`` gives them that.
 
     ``begins``: with recovery, the offsets from which on the topic's partitions are this flow's; partitions that are
     added later get nothing, since what was written is looked for where the key goes. ``alerts``: the topic of the
@@ -66,9 +67,20 @@ class KafkaSink(FixedPartitionedSink[Outgoing, Written]):
         there = topics.partitions(self.settings, [self.topic])[self.topic]
         return [f"{number:05d}" for number in range(there if self.begins is None else len(self.begins))]
 
+    def by_partition(self, keyed: Sequence[tuple[str, Outgoing]]) -> list[tuple[str, list[Outgoing]]]:
+        """Records under the numbers of their partitions, which their keys decide as in the Kafka client: by CRC-32."""
+        gathered: dict[int, list[Outgoing]] = {}
+        for key, record in keyed:
+            gathered.setdefault(crc32(key.encode()) % self._count, []).append(record)
+        return [(str(number), records) for number, records in gathered.items()]
+
     def part_fn(self, item_key: str) -> int:
-        """CRC-32, the default of librdkafka's partitioner."""
-        return crc32(item_key.encode())
+        """The number itself."""
+        return int(item_key)
+
+    @cached_property
+    def _count(self) -> int:
+        return len(self.list_parts())
 
     def build_part(self, step_id: str, for_part: str, resume_state: Written | None) -> Writer:  # noqa: ARG002
         """A writer to one partition of the topic, that knows what was written beyond the saved state.
@@ -96,7 +108,7 @@ class Route(NamedTuple):
     partitions: int
 
 
-class Writer(StatefulSinkPartition[Outgoing, Written]):
+class Writer(StatefulSinkPartition[list[Outgoing], Written]):
     """Writes to one partition; shares the process's outbox with all others."""
 
     def __init__(
@@ -117,20 +129,29 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
         self._topic = topic
         self._number = number
 
-    def write_batch(self, values: list[Outgoing]) -> None:
+    def write_batch(self, values: list[list[Outgoing]]) -> None:
         """Hands the records to the outbox; blocks only while that is full."""
-        parcels = []
-        for outgoing in values:
-            if self._repeats and (identity := tail.identity(outgoing.value, outgoing.headers)) in self._repeats:
-                self._repeats.remove(identity)
-                continue
-            fitting = outgoing if self._largest is None else _cut(outgoing, self._largest)
-            parcels.append(Parcel(self._topic, self._number, fitting))
-            if outgoing.alert is not None and self._alerts is not None:
-                topic, count = self._alerts
-                alert = Outgoing(outgoing.key, outgoing.alert, {})
-                parcels.append(Parcel(topic, crc32(outgoing.key or b"") % count, alert))
+        records = [record for some in values for record in some]
+        if self._repeats:
+            records = [record for record in records if not self._is_repeat(record)]
+        if self._largest is not None:
+            records = [_cut(record, self._largest) for record in records]
+        parcels = [Parcel(self._topic, self._number, records)]
+        if self._alerts is not None:
+            topic, count = self._alerts
+            parcels += (
+                Parcel(topic, crc32(record.key or b"") % count, [Outgoing(record.key, record.alert, {})])
+                for record in records
+                if record.alert is not None
+            )
         self._outbox.put(parcels)
+
+    def _is_repeat(self, outgoing: Outgoing) -> bool:
+        identity = tail.identity(outgoing.value, outgoing.headers)
+        if identity not in self._repeats:
+            return False
+        self._repeats.remove(identity)
+        return True
 
     def snapshot(self) -> Written:
         """Returns when everything written so far is committed; the epoch waits for it."""
@@ -141,7 +162,7 @@ class Writer(StatefulSinkPartition[Outgoing, Written]):
 
 def _cut(outgoing: Outgoing, largest: int) -> Outgoing:
     """The record as far as it fits: its value is cut first, and its key only where that alone is too large."""
-    key, value, headers, _ = outgoing
+    key, value, headers = outgoing.key, outgoing.value, outgoing.headers
     room = max(0, largest - FRAMING - sum(len(name) + len(text.encode()) + 10 for name, text in headers.items()))
     if len(key or b"") + len(value or b"") <= room:
         return outgoing

@@ -17,24 +17,26 @@ own records stays the same for a whole epoch and is part of the state, or is loo
 from __future__ import annotations
 
 import logging
-import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from features.errors import InvalidRecord, KafkaFailure
-from features.transaction import MICROSECOND, Label, Transaction, microseconds, parse_label, parse_transaction, rfc3339
+from features.transaction import MICROSECOND, Label, microseconds, parse_label, parse_transaction, rfc3339
 from flows import metrics, stop, tail, topics
+from flows.intake import Dealt, Intake, Reading, rejection
+from flows.invocation import Invocation
+from flows.journal import NOTHING, Memory, Position
 from flows.lanes import Lane, Lanes, Parse, PartitionId
-from flows.records import Arrival, Rejection, Tick
+from flows.records import Rejection
 from flows.settings import GROUP, Settings
 
 BATCH: Final = 1000  # records a poll
-TICK_EVERY: Final = 1.0  # seconds
-TICKS: Final = 16  # at a time: they are dealt to the workers in turn
+PAUSE: Final = timedelta(milliseconds=4)  # between polls that find less; a commit takes longer
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ class Positions(NamedTuple):
     """The source's recovery state.
 
     ``offsets``: of each partition the next record to read. ``leads``: of each partition the newest event time that has
-    left. ``watermark``: see ``Arrival``. ``taken_at``: when the state was taken, in microseconds since 1970.
-    ``ahead``: records still to be read that an earlier run has rejected because they were ahead of the clock.
+    left. ``watermark``: no transaction before that instant comes any more, but those that are too late, in
+    microseconds since 1970, as is ``taken_at``, when the state was taken. ``ahead``: records still to be read that an
+    earlier run has rejected because they were ahead of the clock. ``journal``: what of the journal is valid.
     """
 
     offsets: dict[PartitionId, int]
@@ -55,60 +58,70 @@ class Positions(NamedTuple):
     watermark: int
     taken_at: int
     ahead: frozenset[Place] = frozenset()
+    journal: Position = NOTHING
 
 
 NOWHERE: Final = Positions({}, {}, 0, 0)
 
 
-class KafkaSource(FixedPartitionedSource[Arrival | Rejection | Tick, Positions]):
-    """Transactions and labels as one stream of ``Arrival``, with a ``Rejection`` for each record that is neither.
+class KafkaSource(FixedPartitionedSource[Rejection | Dealt, Positions]):
+    """Transactions and labels, dealt to the workers' shards, with a ``Rejection`` for each record that is neither.
 
     ``first``: where it begins without a saved state. ``until``: offsets at which reading ends; see ``Reader``.
+    ``memory``: where what was read is kept; None without recovery.
     """
 
     def __init__(
-        self, settings: Settings, first: Positions = NOWHERE, until: Mapping[PartitionId, int] | None = None
+        self,
+        settings: Settings,
+        place: Invocation,
+        memory: Memory | None = None,
+        first: Positions = NOWHERE,
+        until: Mapping[PartitionId, int] | None = None,
     ) -> None:
         self.settings = settings
+        self.place = place
+        self.memory = memory
         self.first = first
         self.until = until
 
     def list_parts(self) -> list[str]:
-        """One partition, whichever worker it falls to."""
+        """One partition, of the first process: the journal is where that one works."""
         stop.connected.set()  # Bytewax asks in every process, as soon as all of them are connected
-        return ["kafka"]
+        return ["kafka"] if self.place.index == 0 else []
 
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
-        return Reader(self.settings, resume_state or self.first, self.until)
+        positions = resume_state or self.first
+        intake = Intake(self.settings, self.place.count, self.memory, positions.journal, positions.watermark)
+        return Reader(self.settings, positions, intake, self.until)
 
 
-class Reading(NamedTuple):
-    """A record that waits for its turn; ``late``: by the measure of its own partition."""
-
-    event: Transaction | Label | Rejection
-    late: bool
-    message: Message
-
-
-class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
+class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
     """Reads all partitions with one consumer; for ever, or with ``until`` to where all partitions named there are.
+
+    First it gives back what the journal remembers.
 
     None of their records at those offsets or beyond leaves; and none is committed, for others will go on from there.
     """
 
     def __init__(
-        self, settings: Settings, positions: Positions, until: Mapping[PartitionId, int] | None = None
+        self,
+        settings: Settings,
+        positions: Positions,
+        intake: Intake,
+        until: Mapping[PartitionId, int] | None = None,
     ) -> None:
+        self._intake = intake
+        self._past = intake.past()
+        self._more = True  # waits, as far as is known
         self._until = until or {}
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
         self._transactions = settings.transactions_topic
         self._watermark = positions.watermark
         self._next_watermark = positions.watermark  # of the next epoch
-        self._sequence = 0
         self._progress = metrics.Progress()
-        self._next_tick = 0.0
         self._durable: dict[PartitionId, int] = {}
         self._taken_at = positions.taken_at
         self._consumer = Consumer(
@@ -137,29 +150,37 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         self._lanes = Lanes(lanes)
         self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
 
-    def next_batch(self) -> Iterable[Arrival | Rejection | Tick]:
+    def next_batch(self) -> Iterable[Rejection | Dealt]:
         """The records that are next in event time, as far as that is known; never blocks."""
         if stop.requested.is_set() or self._has_arrived():
             self._progress.tick(final=True)
             raise StopIteration
+        self._more = True
+        for remembered in self._past:
+            return remembered
         now = microseconds(datetime.now(UTC))
-        for message in self._consumer.consume(BATCH, 0):
+        messages = self._consumer.consume(BATCH, 0)
+        self._more = len(messages) == BATCH
+        for message in messages:
             self._take(message, now + self._tolerance)
+        for topic, number in Counter(message.topic() for message in messages if message.error() is None).items():
+            metrics.READ.labels(topic).inc(number)
         for key, lane in self._lanes.moved():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
             lane.at_end = lane.read_to >= min(high, self._until.get(key, high))
         released = self._lanes.release(now)
         for key, full in self._lanes.throttle():
             (self._consumer.pause if full else self._consumer.resume)([TopicPartition(*key)])
-        items: list[Arrival | Rejection | Tick] = [self._arrival(reading) for reading in released]
+        items = self._intake.take(released, self._watermark)
         self._next_watermark = max(self._next_watermark, self._lanes.slowest(self._transactions) - self._lateness)
         if self._until:
             self._watermark = self._next_watermark  # the past is read in one epoch, and nothing of it comes out
         self._progress.tick()
-        if time.monotonic() >= self._next_tick:
-            self._next_tick = time.monotonic() + TICK_EVERY
-            items.extend(Tick(self._watermark) for _ in range(TICKS))
         return items
+
+    def next_awake(self) -> datetime | None:
+        """At once where more waits, else in a moment: a batch costs much the same for one record as for dozens."""
+        return None if self._more else datetime.now(UTC) + PAUSE
 
     def snapshot(self) -> Positions:
         """The positions after the last record that was released.
@@ -176,11 +197,13 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         if self._ahead:
             # What lies behind is done with; a run that ends before it came to the rest leaves it to the next one.
             self._ahead = frozenset(place for place in self._ahead if place[2] >= self._durable.get(place[:2], 0))
-        return Positions(self._durable, self._lanes.leads(), self._watermark, self._taken_at, self._ahead)
+        journal = self._intake.save()
+        return Positions(self._durable, self._lanes.leads(), self._watermark, self._taken_at, self._ahead, journal)
 
     def close(self) -> None:
         """Leaves Kafka."""
         self._consumer.close()
+        self._intake.close()
 
     def _take(self, message: Message, latest: int) -> None:
         topic, number, offset, error = message.topic(), message.partition(), message.offset(), message.error()
@@ -200,8 +223,7 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
             lane.reached_end(self._until[key])
             self._consumer.pause([TopicPartition(*key)])
             return
-        metrics.READ.labels(topic).inc()
-        if (topic, number, offset) in self._ahead:
+        if self._ahead and (topic, number, offset) in self._ahead:
             latest = 0
         try:
             event = lane.parse(message.value(), latest)
@@ -218,37 +240,6 @@ class Reader(StatefulSourcePartition[Arrival | Rejection | Tick, Positions]):
         """Whether everything before ``until`` has left; a lane that was given up may still have some of it."""
         lanes = [self._lanes[key] for key in self._until]
         return bool(lanes) and all(lane.at_end and not lane.given_up and not lane.waiting for lane in lanes)
-
-    def _arrival(self, reading: Reading) -> Arrival | Rejection:
-        event, late, message = reading
-        if isinstance(event, Rejection):
-            return event
-        self._sequence += 1
-        too_late = None
-        if isinstance(event, Transaction) and (late or event.timestamp < self._watermark):
-            text = (
-                f"timestamp is {rfc3339(event.timestamp)}, more than the allowed lateness before the newest one; "
-                "send events sooner, or raise VIGIE_ALLOWED_LATENESS"
-            )
-            too_late = rejection(message, InvalidRecord("too_late", text))
-        return Arrival(self._sequence, event, self._watermark, too_late)
-
-
-def rejection(message: Message, invalid: InvalidRecord) -> Rejection:
-    """The message as it goes to the rejected topic."""
-    return Rejection(
-        message.key(),
-        message.value(),
-        {
-            "error_code": invalid.code,
-            # Half of a surrogate pair, which JSON can name, is no UTF-8.
-            "error_message": str(invalid).encode(errors="backslashreplace").decode(),
-            "source_topic": str(message.topic()),
-            "source_partition": str(message.partition()),
-            "source_offset": str(message.offset()),
-            "rejected_at": rfc3339(microseconds(datetime.now(UTC))),
-        },
-    )
 
 
 def _say_uncommitted(error: KafkaError | None, _offsets: list[TopicPartition]) -> None:

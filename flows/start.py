@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.bundle import Bundle, load
+from features.definitions import reach
 from features.errors import InvalidStore
+from features.transaction import MICROSECOND
 from flows import handover, invocation, logs, stop, store, topics
 from flows.invocation import Invocation
+from flows.journal import Memory
 from flows.model import Model
 from flows.outbox import Outbox, open_outbox
 from flows.settings import Settings
 from flows.source import NOWHERE, Positions
+from flows.windows import make_ready
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +27,11 @@ class Started(NamedTuple):
     """All of it. ``first``: where to read from without a saved state. ``begins``: see ``store.Begins.outputs``."""
 
     settings: Settings
+    place: Invocation
     bundle: Bundle
     model: Model
     outbox: Outbox
+    memory: Memory | None
     first: Positions
     begins: store.Ends
 
@@ -37,22 +43,26 @@ def start() -> Started:
     logs.set_up(settings.log_level, settings.log_directory, place.name)
     bundle = load(settings.model)
     model = Model(bundle)
+    make_ready(bundle.features)
     topics.partitions(settings, settings.topics)
     kept = _prepare(settings, place, bundle)
     outbox = open_outbox(settings, place, kept.processes if kept else 0)
     stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     if kept is None:
-        return Started(settings, bundle, model, outbox, NOWHERE, {})
-    first = {(topic, n): offset for topic, of_topic in kept.begins.inputs.items() for n, offset in enumerate(of_topic)}
-    return Started(settings, bundle, model, outbox, Positions(first, {}, 0, kept.made_at), kept.begins.outputs)
+        return Started(settings, place, bundle, model, outbox, None, NOWHERE, {})
+    offsets = {
+        (topic, n): offset for topic, of_topic in kept.begins.inputs.items() for n, offset in enumerate(of_topic)
+    }
+    first = Positions(offsets, {}, 0, kept.made_at)
+    return Started(settings, place, bundle, model, outbox, kept.memory, first, kept.begins.outputs)
 
 
 def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Store | None:
     if place.recovery is None:
         _log.warning("no recovery directory (-r): after a stop the flow starts anew, and writes all anew")
         return None
-    owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
+    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
     kept = store.prepare(place.recovery, place, owner, lambda: _begins(settings), settings.patience)
     if not kept.resumes:
         _check_beginning(settings, place.recovery)

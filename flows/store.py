@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -20,13 +19,15 @@ from typing import Any, Final, NamedTuple
 from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
-from features.transaction import microseconds
+from features.transaction import MICROSECOND, microseconds
 from flows import roll
 from flows.invocation import Invocation
+from flows.journal import Memory, sync
 
 PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
 IDENTITY: Final = "vigie.json"
 MAKING: Final = "making"  # a file that is there while the partitions are made
+JOURNAL: Final = "journal"  # the folder of what was read
 UNFINISHED: Final = "unfinished"  # in the identity, of a store that is being filled
 
 Ends = dict[str, list[int]]
@@ -35,13 +36,13 @@ _log = logging.getLogger(__name__)
 
 
 class Owner(NamedTuple):
-    """Whose states a store holds.
+    """Whose past a store holds.
 
-    ``features``: the fingerprint of their definitions. ``topics``: Kafka's own ids of the input topics, by name; one
-    that is deleted and made again gets another.
+    ``reach``: how far back the features look, in microseconds. ``topics``: Kafka's own ids of the input topics, by
+    name; one that is deleted and made again gets another.
     """
 
-    features: str
+    reach: int
     topics: dict[str, str]
 
 
@@ -55,10 +56,11 @@ class Begins(NamedTuple):
 class Store(NamedTuple):
     """What a prepared store has noted.
 
-    ``made_at``: in microseconds since 1970. ``processes``: the most that ever worked in it. ``resumes``: whether it
-    holds states.
+    ``memory``: where the reader keeps what was read, and for how long. ``made_at``: in microseconds since 1970.
+    ``processes``: the most that ever worked in it. ``resumes``: whether it holds states.
     """
 
+    memory: Memory
     made_at: int
     begins: Begins
     processes: int
@@ -83,7 +85,10 @@ def prepare(directory: Path, place: Invocation, owner: Owner, begins: Callable[[
         removed = sum(_write(part, _CUT_SHORT.format(epoch), _SPENT)[0] for part in parts)
         resumes = any(_has_states(part) for part in parts)
     _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
-    return Store(noted["made_at"], Begins(noted["inputs_begin"], noted["outputs_begin"]), noted["processes"], resumes)
+    memory = Memory(directory / JOURNAL, noted["reach"])
+    return Store(
+        memory, noted["made_at"], Begins(noted["inputs_begin"], noted["outputs_begin"]), noted["processes"], resumes
+    )
 
 
 def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
@@ -107,7 +112,7 @@ def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
         earlier = {topic: list(map(min, ends[topic], before.get(topic, ends[topic]))) for topic in ends}
         _note(
             directory,
-            noted | {"features": owner.features, "topics": owner.topics, "outputs_begin": earlier, UNFINISHED: True},
+            noted | {"reach": owner.reach, "topics": owner.topics, "outputs_begin": earlier, UNFINISHED: True},
         )
         for part in parts:
             _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
@@ -118,16 +123,10 @@ def finish(directory: Path, ends: Ends) -> None:
     """Makes what ``begin`` began the flow's, with ``ends`` as there; it is on disk when this returns."""
     for part in _parts(directory):
         _rows(part, "PRAGMA wal_checkpoint(TRUNCATE)")
-        _sync(part)
+        sync(part)
     noted = _noted(directory) or {}
     noted.pop(UNFINISHED, None)
     _note(directory, noted | {"outputs_begin": ends})
-
-
-def keys(directory: Path, step_id: str) -> int:
-    """How many keys of a step have a state."""
-    query = "SELECT count(DISTINCT state_key) FROM snaps WHERE step_id = ? AND ser_change IS NOT NULL"
-    return sum(_rows(part, query, step_id)[0][0] for part in _parts(directory))
 
 
 def _new(owner: Owner, begins: Begins) -> dict[str, Any]:
@@ -148,10 +147,16 @@ def _checked(directory: Path, parts: Sequence[Path], owner: Owner) -> dict[str, 
         return None
     if noted.get("flow") != "vigie":
         raise InvalidStore(f"{directory} belongs to the flow {noted.get('flow')!r}; use another recovery directory")
-    if noted.get("features") != owner.features:
+    if "reach" not in noted:
         raise InvalidStore(
-            f"{directory} holds the states of other features (fingerprint {noted.get('features')}, this model has "
-            f"{owner.features}); use the model they belong to, or an empty recovery directory and `just warm`"
+            f"{directory} was made by an earlier version of Vigie, which saved states in another form; use an empty "
+            "recovery directory and `just warm`"
+        )
+    if noted["reach"] < owner.reach:
+        raise InvalidStore(
+            f"{directory} keeps the past as far as {noted['reach'] * MICROSECOND}, and windows of this model reach "
+            f"{owner.reach * MICROSECOND} back; use a model whose windows reach no further, or an empty recovery "
+            "directory and `just warm`"
         )
     if noted["topics"] != owner.topics:
         raise InvalidStore(
@@ -181,9 +186,9 @@ def _noted(directory: Path) -> dict[str, Any] | None:
 def _note(directory: Path, noted: Mapping[str, Any]) -> dict[str, Any]:
     partial = directory / f".{IDENTITY}"
     partial.write_text(json.dumps(noted))
-    _sync(partial)
+    sync(partial)
     partial.replace(directory / IDENTITY)
-    _sync(directory)
+    sync(directory)
     return dict(noted)
 
 
@@ -193,7 +198,7 @@ def _parts(directory: Path) -> list[Path]:
     if making.exists() or not list(directory.glob("part-*.sqlite3")):
         # The mark stays where this is cut short; then some files are there, or halves of them, and nothing is in them.
         making.touch()
-        _sync(directory)
+        sync(directory)
         for half in directory.glob("part-*.sqlite3*"):
             half.unlink()
         init_db_dir(directory, PARTITIONS)  # type: ignore[no-untyped-call]  # bytewax ships it without types
@@ -262,12 +267,3 @@ def _rows(part: Path, query: str, *values: str) -> list[tuple[int, ...]]:
             return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise InvalidStore(f"{part} cannot be read ({error}); restore it from a backup") from error
-
-
-def _sync(path: Path) -> None:
-    """Returns when the file, or the names in the folder, are on disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
-from features.fields import END
 from flows import handover
 from flows.lanes import PartitionId
 from flows.reading import headers_of, records
 from flows.settings import Settings
+
+END: Final = b"\xff"  # between texts, because it occurs in no UTF-8
 
 _log = logging.getLogger(__name__)
 

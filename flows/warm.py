@@ -4,8 +4,8 @@
     python -m flows.warm --from-topics -r recovery     from what the topics hold, such as after the store was lost
 
 The flow that then starts on this store goes on where the past ends: it neither skips a transaction nor repeats one.
-The past runs through the flow's own steps and nothing of it comes out. A run that does not end well leaves a store that
-the flow refuses and that the next run empties.
+The past goes into the store's journal, from which the flow makes its windows at every start. A run that does not end
+well leaves a store that the flow refuses and that the next run empties.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from features.history import column_map
 from features.history import load as load_history
 from features.transaction import MICROSECOND, microseconds, rfc3339
 from flows import handover, logs, past, seam, stop, store, tail, topics
+from flows.invocation import Invocation
+from flows.journal import Memory
 from flows.lanes import PartitionId
 from flows.settings import Settings, instant
 from flows.source import KafkaSource, Positions
@@ -81,11 +83,12 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
     span = max(reach(bundle.features) + settings.allowed_lateness, settings.duplicate_horizon)
     recent = past.since(history, end - span // MICROSECOND)
     events = past.events_of(recent, timedelta(seconds=bundle.manifest.label_delay_seconds))
-    owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
+    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
+    memory, place = Memory(directory / store.JOURNAL, owner.reach), Invocation(directory, 0, 1, "0")
     goes_on = _until(settings, "committed") if done else None
     begins = goes_on.begins if goes_on else topics.ends(settings, settings.outputs)
     begins = store.begin(directory, owner, begins, settings.patience)
-    taken = run(PastSource(events, positions, lateness), bundle.features, settings, directory)
+    taken = run(PastSource(events, positions, lateness, memory), settings, directory)
     later = int(recent["is_fraud"].sum()) - taken.labels
     known, new = sum(each.known for each in seams), sum(each.new for each in seams)
     notes = [
@@ -100,7 +103,7 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
         )
     if goes_on is None or stop.requested.is_set():
         return Outcome(taken, [each.offset for each in seams], begins, notes)
-    between = run(KafkaSource(settings, until=goes_on.ends), bundle.features, settings, directory)
+    between = run(KafkaSource(settings, place, memory, until=goes_on.ends), settings, directory)
     notes.append(f"the group has scored {between.transactions:,} transactions since: they are taken in from {topic}")
     begins = _open_ends(settings, begins, between, goes_on.ends)
     return Outcome(taken.followed_by(between), goes_on.offsets(topic), begins, notes)
@@ -119,10 +122,11 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
             f"Kafka no longer holds {gone:,} records beyond the committed offsets: they would be skipped; restore "
             "them, or go on without them: --until 1970-01-01T00:00:00Z starts at what is left, with empty windows"
         )
-    owner = store.Owner(bundle.manifest.fingerprint, topics.ids(settings))
+    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
+    memory, place = Memory(directory / store.JOURNAL, owner.reach), Invocation(directory, 0, 1, "0")
     begins = store.begin(directory, owner, begins, settings.patience)
     first = Positions(lows, {}, 0, 1)  # whatever was ever rejected as ahead of the clock stays so
-    taken = run(KafkaSource(settings, first, ends), bundle.features, settings, directory)
+    taken = run(KafkaSource(settings, place, memory, first, ends), settings, directory)
     wanted = reach(bundle.features) + settings.allowed_lateness
     cut = any(low for (of, _), low in lows.items() if of == topic)
     if cut and taken.transactions and (found := taken.span()) < wanted:
@@ -202,14 +206,13 @@ def _until(settings: Settings, until: str) -> End:
 
 def _report(outcome: Outcome, settings: Settings, directory: Path, seconds: float) -> None:
     taken, offsets, _, notes = outcome
-    size = sum(file.stat().st_size for file in directory.iterdir())
-    accounts, merchants = (store.keys(directory, f"vigie.{entity}_windows_v1") for entity in ("account", "merchant"))
+    size = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     places = ", ".join(f"[{number}] {offset:,}" for number, offset in enumerate(offsets))
     for note in notes:
         print(f"- {note}")
     print(
-        f"{accounts:,} accounts and {merchants:,} merchants know {taken.transactions:,} transactions and "
-        f"{taken.labels:,} labels, up to {rfc3339(taken.newest) if taken.transactions else 'now'}\n"
+        f"{len(taken.accounts):,} accounts and {len(taken.merchants):,} merchants know {taken.transactions:,} "
+        f"transactions and {taken.labels:,} labels, up to {rfc3339(taken.newest) if taken.transactions else 'now'}\n"
         f"the flow begins to read {settings.transactions_topic} at {places}\n"
         f"{directory}: {size / 2**20:,.1f} MiB in {seconds:.1f} s\n"
         f"next: just score -r {directory}"

@@ -28,7 +28,7 @@ from flows import topics
 from flows.local_kafka import LocalKafka
 from flows.messages import Messages
 from flows.model import Model
-from flows.records import AlertMessage, Decision, ScoredMessage
+from flows.records import AlertMessage, Decisions, ScoredMessage, Transactions
 from flows.settings import Settings
 from tests.flows import bundles
 from training.simulate import Simulation
@@ -230,10 +230,10 @@ def alert(tmp_path: Path) -> tuple[str, bytes]:
     loaded = bundle.load(bundles.make(tmp_path / "models"))
     model = Model(loaded)
     transaction = Transaction("t1", "compte-é7", "m1", 1_234_56, 1_522_540_800_000_000, None, None, None)
-    row = np.full(len(FEATURES), np.nan, np.float32)
-    row[0] = 1234.56
-    decision = Decision(transaction, 0.98765, 0.5, True, row.tobytes())
-    ((key, outgoing),) = Messages(model, scored_features=False).scored([decision])
+    rows = np.full((1, len(FEATURES)), np.nan, np.float32)
+    rows[0, 0] = 1234.56
+    decisions = Decisions(Transactions.of([transaction]), rows, [0.98765], [0.5], [True])
+    ((key, outgoing),) = Messages(model, scored_features=False).scored(decisions)
     assert outgoing.alert is not None
     return key, outgoing.alert
 

@@ -19,12 +19,13 @@ from features.definitions import FEATURES
 from features.transaction import MAX_AMOUNT, Transaction, microseconds, parse_transaction
 from flows.messages import Messages
 from flows.model import Model
-from flows.records import Candidate, Decision, Outgoing, Reason, Rejection
+from flows.records import Candidates, Decisions, Outgoing, Reason, Rejection, Transactions
 from tests.flows import bundles
 
 NOW = microseconds(datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC))
 COMMON = ["transaction_id", "account_id", "merchant_id", "amount", "timestamp", "score", "anomaly_score", "alert"]
 NAMES = [feature.name for feature in FEATURES]
+NO_ROW = np.empty((1, len(NAMES)), np.float32)
 T = TypeVar("T")
 
 
@@ -33,10 +34,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(load(bundles.make(tmp_path_factory.mktemp("models"))))
 
 
-def decide(model: Model, transaction: Transaction) -> Decision:
-    features = [transaction.amount / 100, *(math.nan if i % 3 else i / 7 for i in range(1, len(NAMES)))]
-    (decision,) = model.score([Candidate(transaction, features)])
-    return decision
+def decide(model: Model, *transactions: Transaction) -> Decisions:
+    rows = np.empty((len(transactions), len(NAMES)), np.float32)
+    rows[:] = [math.nan if i % 3 else i / 7 for i in range(len(NAMES))]
+    rows[:, 0] = [transaction.amount / 100 for transaction in transactions]
+    return model.score(Candidates(Transactions.of(transactions), rows))
 
 
 def only(items: list[T]) -> T:
@@ -50,10 +52,11 @@ def total(name: str, **labels: str) -> float:
 
 def test_scored(model: Model) -> None:
     before = total("vigie_scored_total")
-    decision = decide(model, Transaction("t1", "Zoë", "m", 12_345, NOW))
+    decisions = decide(model, Transaction("t1", "Zoë", "m", 12_345, NOW))
     began = datetime.now(UTC)
-    key, (kafka_key, value, headers, alert) = only(Messages(model, scored_features=False).scored([decision]))
-    assert (key, kafka_key, headers, alert) == ("Zoë", "Zoë".encode(), {}, None)
+    key, outgoing = only(Messages(model, scored_features=False).scored(decisions))
+    value = outgoing.value
+    assert (key, outgoing.key, outgoing.headers, outgoing.alert) == ("Zoë", "Zoë".encode(), {}, None)
     assert value is not None
     message = json.loads(value)
     assert list(message) == [*COMMON, "model", "scored_at"]
@@ -65,8 +68,8 @@ def test_scored(model: Model) -> None:
         "merchant_id": "m",
         "amount": 123.45,
         "timestamp": "2026-01-02T03:04:05.678901Z",
-        "score": decision.score,
-        "anomaly_score": decision.anomaly_score,
+        "score": decisions.scores[0],
+        "anomaly_score": decisions.anomaly_scores[0],
         "alert": False,
         "model": "test-1",
     }
@@ -74,23 +77,24 @@ def test_scored(model: Model) -> None:
 
 
 def test_scored_with_features(model: Model) -> None:
-    decision = decide(model, Transaction("t1", "a", "m", 12_345, NOW))
-    _, (_, value, _, _) = only(Messages(model, scored_features=True).scored([decision]))
+    decisions = decide(model, Transaction("t1", "a", "m", 12_345, NOW))
+    _, outgoing = only(Messages(model, scored_features=True).scored(decisions))
+    value = outgoing.value
     assert value is not None
     features = json.loads(value)["features"]
     assert list(features) == NAMES
-    exact = np.frombuffer(decision.row, np.float32)
-    for number, sent in zip(exact, features.values(), strict=True):
+    for number, sent in zip(decisions.features[0], features.values(), strict=True):
         assert sent is None if np.isnan(number) else np.float32(sent) == number
 
 
 @pytest.mark.parametrize("scored_features", [True, False])
 def test_alert(model: Model, scored_features: bool) -> None:
     before = total("vigie_alerts_total")
-    decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
+    decisions = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
     messages = Messages(model, scored_features=scored_features)
-    key, (kafka_key, scored, headers, value) = only(messages.scored([decision]))
-    assert (key, kafka_key, headers) == ("a", b"a", {})
+    key, outgoing = only(messages.scored(decisions))
+    scored, value = outgoing.value, outgoing.alert
+    assert (key, outgoing.key, outgoing.headers) == ("a", b"a", {})
     assert scored is not None
     assert value is not None
     message = json.loads(value)
@@ -99,8 +103,8 @@ def test_alert(model: Model, scored_features: bool) -> None:
     assert list(message) == [*COMMON, "model", "scored_at", "features", "threshold", "reasons"]
     assert message["alert"] is True
     assert message["threshold"] == bundles.THRESHOLD
-    assert message["features"] == model.values(decision)
-    assert message["reasons"] == msgspec.to_builtins(only(model.reasons([decision])))
+    assert message["features"] == model.values(decisions.features[0])
+    assert message["reasons"] == msgspec.to_builtins(only(model.reasons(decisions.features)))
     assert message["reasons"][0] == {
         "feature": "amount",
         "value": 300.0,
@@ -112,9 +116,10 @@ def test_alert(model: Model, scored_features: bool) -> None:
 
 
 def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    decision = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
-    monkeypatch.setattr(model, "reasons", lambda _decisions: [[Reason("hour", None, 0.5, "no hour")]])
-    _, (_, _, _, value) = only(Messages(model, scored_features=False).scored([decision]))
+    decisions = decide(model, Transaction("t1", "a", "m", 30_000, NOW))
+    monkeypatch.setattr(model, "reasons", lambda _rows: [[Reason("hour", None, 0.5, "no hour")]])
+    _, outgoing = only(Messages(model, scored_features=False).scored(decisions))
+    value = outgoing.alert
     assert value is not None
     assert json.loads(value)["reasons"] == [{"feature": "hour", "value": None, "contribution": 0.5, "text": "no hour"}]
 
@@ -127,7 +132,8 @@ def test_a_reason_may_be_a_missing_value(model: Model, monkeypatch: pytest.Monke
 def test_what_was_sent_can_be_read_back(model: Model, account: str, amount: int, timestamp: int) -> None:
     transaction = Transaction(account[::-1], account, account.swapcase(), amount, timestamp)
     messages = Messages(model, scored_features=False)
-    _, (_, value, _, _) = only(messages.scored([Decision(transaction, 0.25, 0.75, alert=False, row=b"")]))
+    _, outgoing = only(messages.scored(Decisions(Transactions.of([transaction]), NO_ROW, [0.25], [0.75], [False])))
+    value = outgoing.value
     assert value is not None
     if len(transaction.merchant_id) <= 64:  # swapping the case may make a text longer
         assert parse_transaction(value, NOW) == transaction
@@ -136,15 +142,14 @@ def test_what_was_sent_can_be_read_back(model: Model, account: str, amount: int,
 
 def test_alerts_among_others_keep_their_own_reasons(model: Model) -> None:
     amounts = [30_000, 100, 50_000, 200, 300, 40_000]
-    decisions = [decide(model, Transaction(f"t{amount}", "a", "m", amount, NOW)) for amount in amounts]
+    decisions = decide(model, *(Transaction(f"t{amount}", "a", "m", amount, NOW) for amount in amounts))
     alerts = {}
-    for decision, (_, outgoing) in zip(
-        decisions, Messages(model, scored_features=False).scored(decisions), strict=True
-    ):
-        assert json.loads(outgoing.value or b"")["transaction_id"] == decision.transaction.transaction_id
-        assert (outgoing.alert is None) == (not decision.alert)
+    written = Messages(model, scored_features=False).scored(decisions)
+    for amount, alerted, (_, outgoing) in zip(amounts, decisions.alerts, written, strict=True):
+        assert json.loads(outgoing.value or b"")["transaction_id"] == f"t{amount}"
+        assert (outgoing.alert is None) == (not alerted)
         if outgoing.alert is not None:
-            alerts[decision.transaction.amount] = json.loads(outgoing.alert)["reasons"][0]["value"]
+            alerts[amount] = json.loads(outgoing.alert)["reasons"][0]["value"]
     assert alerts == {30_000: 300.0, 50_000: 500.0, 40_000: 400.0}
 
 

@@ -20,7 +20,7 @@ from features.definitions import FEATURES
 from features.errors import InvalidBundle
 from features.transaction import Transaction
 from flows.model import BATCH, REASONS, Model
-from flows.records import Candidate
+from flows.records import Candidates, Decisions, Transactions
 from tests.flows import bundles
 
 WIDTH = len(FEATURES)
@@ -37,8 +37,9 @@ def model(bundle: Bundle) -> Model:
     return Model(bundle)
 
 
-def candidates(rows: NDArray[np.float64]) -> list[Candidate]:
-    return [Candidate(Transaction(f"t{i}", "a", "m", 0, i), row.tolist()) for i, row in enumerate(rows)]
+def score(model: Model, rows: NDArray[np.float64]) -> Decisions:
+    transactions = Transactions.of([Transaction(f"t{i}", "a", "m", 0, i) for i in range(len(rows))])
+    return model.score(Candidates(transactions, rows.astype(np.float32)))
 
 
 def random_rows(n: int) -> NDArray[np.float64]:
@@ -53,38 +54,32 @@ def random_rows(n: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("n", [0, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
 def test_scores_are_those_of_the_graph_in_batches_of_any_size(bundle: Bundle, model: Model, n: int) -> None:
     rows = random_rows(n)
-    given_to = candidates(rows)
-    decisions = model.score(given_to)
-    assert [decision.transaction for decision in decisions] == [candidate.transaction for candidate in given_to]
+    decisions = score(model, rows)
+    assert decisions.transactions.transaction_id == [f"t{i}" for i in range(n)]
+    assert decisions.features.tobytes() == rows.astype(np.float32).tobytes()
+    direct = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     if n:
-        direct = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-        score, anomaly_score = direct.run(["score", "anomaly_score"], {"features": rows.astype(np.float32)})
-        assert [decision.score for decision in decisions] == score.tolist()
-        assert [decision.anomaly_score for decision in decisions] == anomaly_score.tolist()
-        assert [decision.alert for decision in decisions] == [bool(s >= bundles.THRESHOLD) for s in score]
-
-
-def test_a_decision_keeps_the_row_that_was_scored_while_others_are_scored(model: Model) -> None:
-    rows = random_rows(BATCH + 5)
-    decisions = model.score(candidates(rows))
-    model.score(candidates(random_rows(7) + 1))
-    for decision, row in zip(decisions, rows, strict=True):
-        assert decision.row == row.astype(np.float32).tobytes()
+        scores, anomaly_scores = direct.run(["score", "anomaly_score"], {"features": rows.astype(np.float32)})
+        assert decisions.scores == scores.tolist()
+        assert decisions.anomaly_scores == anomaly_scores.tolist()
+    assert decisions.alerts == [s >= bundles.THRESHOLD for s in decisions.scores]
+    assert [len(column) for column in (decisions.scores, decisions.anomaly_scores, decisions.alerts)] == [n, n, n]
 
 
 def test_a_score_at_the_threshold_is_an_alert(model: Model) -> None:
     rows = np.zeros((2, WIDTH))
     rows[:, 0] = [bundles.MIDDLE, np.nextafter(np.float32(bundles.MIDDLE), np.float32(0))]
-    at, below = model.score(candidates(rows))
-    assert (at.score, at.alert) == (0.5, True)
-    assert (below.score < 0.5, below.alert) == (True, False)
+    decisions = score(model, rows)
+    at, below = decisions.scores
+    assert (at, below < 0.5) == (0.5, True)
+    assert decisions.alerts == [True, False]
 
 
 def test_values_have_names_and_nan_is_none(model: Model) -> None:
-    (decision,) = model.score(candidates(random_rows(1)))
-    values = model.values(decision)
+    (row,) = random_rows(1).astype(np.float32)
+    values = model.values(row)
     assert list(values) == NAMES
-    for value, number in zip(values.values(), np.frombuffer(decision.row, np.float32), strict=True):
+    for value, number in zip(values.values(), row, strict=True):
         assert (value is None) == np.isnan(number)
         assert value is None or np.float32(value) == number
 
@@ -104,8 +99,7 @@ def test_reasons_are_what_the_features_add_to_the_log_odds_strongest_first(
     weights, means = [0.9, -0.7, 0.5, 0.3, -0.2, 0.8, 0.4, 0.6], [0.5, -2.0, 100.0, 0.0, 0.0, 1.0, 7.0, -7.0]
     rest = [0.0] * (WIDTH - 8)
     model = linear(bundle, weights + rest, means + rest)
-    decisions = model.score(candidates(np.array([row + rest for row in rows])))
-    found = model.reasons(decisions)
+    found = model.reasons(np.array([row + rest for row in rows], np.float32))
     assert len(found) == len(rows)
     for row, reasons in zip(rows, found, strict=True):
         filled = np.where(np.isnan(row), means, row)
@@ -127,16 +121,15 @@ def test_a_certain_score_has_reasons_in_full(bundle: Bundle) -> None:
     model = linear(bundle, [100.0] + [0.0] * (WIDTH - 1), [0.0] * WIDTH)
     row = np.zeros((1, WIDTH))
     row[0, 0] = 50
-    decisions = model.score(candidates(row))
-    assert decisions[0].score == 1.0
-    ((reason,),) = model.reasons(decisions)
+    assert score(model, row).scores == [1.0]
+    ((reason,),) = model.reasons(row.astype(np.float32))
     assert (reason.feature, reason.contribution) == ("amount", 5000.0)
 
 
 def test_a_score_below_what_is_usual_has_no_reasons(bundle: Bundle) -> None:
     model = linear(bundle, [-1.0] * WIDTH, [0.0] * WIDTH)
-    assert model.reasons(model.score(candidates(np.ones((2, WIDTH))))) == [[], []]
-    assert model.reasons([]) == []
+    assert model.reasons(np.ones((2, WIDTH), np.float32)) == [[], []]
+    assert model.reasons(np.ones((0, WIDTH), np.float32)) == []
 
 
 def cut_short(graph: bytes) -> bytes:
@@ -196,5 +189,4 @@ def test_the_bundle_on_disk_is_the_one_that_scores(tmp_path: Path) -> None:
     assert (model.version, model.threshold, model.names) == ("2026-01-01", bundles.THRESHOLD, NAMES)
     row = np.zeros((1, WIDTH))
     row[0, 0] = 230.0
-    (decision,) = model.score(candidates(row))
-    assert decision.score == pytest.approx(bundles.expected_score(230.0), abs=1e-6)
+    assert score(model, row).scores[0] == pytest.approx(bundles.expected_score(230.0), abs=1e-6)

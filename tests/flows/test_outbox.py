@@ -33,7 +33,7 @@ def opened(kafka: LocalKafka, name: str | None = None, **changes: str) -> Outbox
 
 
 def parcel(topic: str, value: str | bytes, partition: int = 0) -> Parcel:
-    return Parcel(topic, partition, Outgoing(b"k", value.encode() if isinstance(value, str) else value, {}))
+    return Parcel(topic, partition, [Outgoing(b"k", value.encode() if isinstance(value, str) else value, {})])
 
 
 def values_in(kafka: LocalKafka, topic: str) -> list[bytes | None]:

@@ -1,4 +1,4 @@
-"""What a history leaves in the states: the same, whether all of it is run through the steps or only what is reached."""
+"""What a history leaves in a store: all that a window can reach, and where the flow goes on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import polars as pl
 import pytest
 from bytewax.recovery import init_db_dir
 
-from features.definitions import FEATURES, Entity, reach
-from features.fields import END
-from features.state import EntityState, Plan
+from features.definitions import FEATURES, reach
 from features.transaction import MICROSECOND, microseconds
 from flows import past, stop
+from flows.journal import Journal, Memory
 from flows.settings import Settings
 from flows.source import Positions
 from flows.warming import PastSource, run
-from flows.windows import Saved
 from tests.features.live import frame
+from tests.flows.test_windows import scored_rows
 from tests.flows.traffic import history
 
-OfUse = tuple[list[object], dict[str, object], list[object]]  # events, labels, ids
 SETTINGS = Settings.from_environment({})
 LATENESS = SETTINGS.allowed_lateness // MICROSECOND
 POSITIONS = Positions({("transactions", 0): 12}, {("transactions", 0): 34}, 56, 0)
@@ -35,46 +33,28 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "on_signals", lambda *_: None)
 
 
-def states(directory: Path, part: pl.DataFrame, watermark: int) -> dict[tuple[str, str], OfUse]:
-    """What the states hold that is still of use, by step and key."""
-    directory.mkdir()
-    init_db_dir(directory, 1)  # type: ignore[no-untyped-call]
-    run(PastSource(past.events_of(part), POSITIONS, LATENESS), FEATURES, SETTINGS, directory)
-    with closing(sqlite3.connect(directory / "part-0.sqlite3")) as database:
-        rows = database.execute("SELECT step_id, state_key, ser_change FROM snaps WHERE ser_change IS NOT NULL")
-        saved = {(step, key): pickle.loads(state) for step, key, state in rows}
-    assert saved.pop(("vigie.read_v1", "kafka")) == POSITIONS
-    of_use = {key: _of_use(key[0], state, watermark) for key, state in saved.items() if isinstance(state, Saved)}
-    return {key: state for key, state in of_use.items() if any(state)}
-
-
-def _of_use(step: str, saved: Saved, watermark: int) -> OfUse:
-    plan = Plan(FEATURES, Entity.ACCOUNT if "account" in step else Entity.MERCHANT)
-    state = EntityState.unpack(plan, saved.state)
-    texts = [[field.texts.split(END)[code] for code in field.codes] for field in state.fields]
-    events = zip(state.instants, state.amounts, *texts, strict=True)
-    ids, instants = saved.recent
-    recent = zip(ids.split(END)[1:-1], memoryview(instants).cast("q"), strict=True)
-    memory = (SETTINGS.duplicate_horizon - SETTINGS.allowed_lateness) // MICROSECOND
-    return (
-        [event for event in events if event[0] > watermark - plan.reach],
-        {key: label for key, label in state.labels.items() if label[0] > watermark - plan.reach},
-        [(identity, instant) for identity, instant in recent if instant >= watermark - memory],
-    )
-
-
-def test_what_windows_cannot_reach_leaves_nothing(tmp_path: Path) -> None:
-    transactions, labels = history(2000, days=3 * reach(FEATURES).days)
+def test_a_history_is_remembered_and_its_positions_are(tmp_path: Path) -> None:
+    transactions, labels = history(2500, days=3 * reach(FEATURES).days)
     whole = frame([*transactions, *labels])
-    end = past.end_of(whole)
-    recent = past.since(whole, end - reach(FEATURES) // MICROSECOND - LATENESS)
-    assert 0 < len(recent) < len(whole) / 2
-    all_of_it = states(tmp_path / "whole", whole, end - LATENESS)
-    assert len(all_of_it) > 50
-    assert any(labels for _, labels, _ in all_of_it.values())
-    assert states(tmp_path / "recent", recent, end - LATENESS) == all_of_it
-    shorter = past.since(whole, end - reach(FEATURES) // MICROSECOND + LATENESS)
-    assert states(tmp_path / "shorter", shorter, end - LATENESS) != all_of_it
+    events = list(past.events_of(whole))
+    memory = Memory(tmp_path / "journal", reach(FEATURES) // MICROSECOND)
+    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    taken = run(PastSource(iter(events), POSITIONS, LATENESS, memory), SETTINGS, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as database:
+        ((name, state),) = database.execute("SELECT step_id, ser_change FROM snaps")
+    assert name == "vigie.read_v2"
+    positions = pickle.loads(state)
+    assert positions._replace(journal=POSITIONS.journal) == POSITIONS
+    journal = Journal(memory, positions.journal)
+    kept = [(scored_rows(transactions), labels) for transactions, labels in journal.past()]
+    journal.close()
+    assert [t for some, _ in kept for t in some] == transactions
+    known = [label for label in events if label not in set(transactions)]
+    assert [label for _, some in kept for label in some] == known
+    assert (taken.transactions, taken.labels) == (len(transactions), len(known))
+    assert taken.accounts == {t.account_id for t in transactions}
+    assert taken.merchants == {t.merchant_id for t in transactions}
+    assert (taken.oldest, taken.newest) == (transactions[0].timestamp, transactions[-1].timestamp)
 
 
 def test_labels_come_after_the_delay_of_the_bundle() -> None:

@@ -69,8 +69,8 @@ class WithoutMarks(Outbox):
         self._ends, self._refused = {}, None
 
     def put(self, parcels: Sequence[Parcel]) -> None:
-        for parcel in parcels:
-            self._produce(parcel, self._ends)
+        for topic, partition, records in parcels:
+            self._produce(topic, partition, records, self._ends, asked=True)
 
     def settle(self) -> None:
         assert self._producer.flush(30) == 0
@@ -111,7 +111,7 @@ class Desk:
                 "source_offset": str(number),
                 "rejected_at": "2026-01-01T00:00:00Z",
             }
-            writer.write_batch([Outgoing(b"k%d" % number, value, headers)])
+            writer.write_batch([[Outgoing(b"k%d" % number, value, headers)]])
             writer.snapshot()
 
     def redrive(self, *, dry_run: bool = False, **choice: object) -> Outcome:

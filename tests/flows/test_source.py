@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import pytest
 from confluent_kafka import KafkaError, Producer, TopicPartition
@@ -18,8 +18,11 @@ from features.errors import KafkaFailure
 from features.transaction import Label, Transaction, microseconds
 from flows import lanes, source, stop
 from flows.handover import committed
+from flows.intake import Dealt, Intake, Reading, too_late
+from flows.invocation import Invocation
+from flows.journal import NOTHING, Position
 from flows.local_kafka import LocalKafka
-from flows.records import Arrival, Rejection, Tick
+from flows.records import Rejection
 from flows.settings import Settings
 from flows.source import KafkaSource, Positions, Reader
 from tests.features.histories import MONDAY
@@ -27,6 +30,48 @@ from tests.flows.running import IN_ORDER, QUIET
 from tests.flows.traffic import DAY, history, label_message, pay, transaction_message
 
 Topics = Callable[[str, int], str]
+
+
+class Arrival(NamedTuple):
+    """What the reader hands on, as the intake gets it; ``too_late``: its rejection where the intake will reject it."""
+
+    event: Transaction | Label
+    watermark: int
+    too_late: Rejection | None
+
+
+class Witness:
+    """In place of the intake: notes what it gets."""
+
+    def past(self) -> Iterator[list[Dealt]]:
+        yield from ()
+
+    def take(self, readings: Sequence[Reading], watermark: int) -> list[Arrival | Rejection]:
+        taken: list[Arrival | Rejection] = []
+        for reading in readings:
+            event = reading.event
+            if isinstance(event, Rejection):
+                taken.append(event)
+            else:
+                late = isinstance(event, Transaction) and (reading.late or event.timestamp < watermark)
+                taken.append(Arrival(event, watermark, too_late(reading) if late else None))
+        return taken
+
+    def save(self) -> Position:
+        return NOTHING
+
+    def close(self) -> None:
+        pass
+
+
+def read(
+    settings: Settings, positions: Positions | None = None, until: dict[tuple[str, int], int] | None = None
+) -> Reader:
+    return Reader(settings, positions or source.NOWHERE, cast("Intake", Witness()), until)
+
+
+def batch(reader: Reader) -> list[Arrival | Rejection]:
+    return cast("list[Arrival | Rejection]", reader.next_batch())
 
 
 class Place:
@@ -65,8 +110,7 @@ class Place:
 
     @contextmanager
     def reader(self, positions: Positions | None = None, **changes: str) -> Iterator[Reader]:
-        settings = Settings.from_environment(self.environment | changes)
-        reader = KafkaSource(settings).build_part("read", "kafka", positions)
+        reader = read(Settings.from_environment(self.environment | changes), positions)
         try:
             yield reader
         finally:
@@ -79,16 +123,11 @@ def take(reader: Reader, n: int) -> list[Arrival | Rejection]:
     give_up = time.monotonic() + 20
     while len(taken) < n:
         assert time.monotonic() < give_up, f"{len(taken)} of {n}: {taken}"
-        batch = [item for item in reader.next_batch() if not isinstance(item, Tick)]
-        taken += batch
-        if not batch:
+        some = batch(reader)
+        taken += some
+        if not some:
             time.sleep(0.001)  # as Bytewax does
     return taken
-
-
-def quiet(reader: Reader) -> bool:
-    """Whether a batch holds nothing but ticks."""
-    return all(isinstance(item, Tick) for item in reader.next_batch())
 
 
 def events(taken: list[Arrival | Rejection]) -> list[Transaction | Label]:
@@ -114,8 +153,6 @@ def test_partitions_of_both_topics_leave_as_one_stream_in_order_of_time(kafka: L
     order += [(t.timestamp, i % 3, t) for i, t in enumerate(transactions)]
     order.sort(key=lambda item: item[:2])
     assert events(taken) == [event for _, _, event in order]
-    numbers = [item.sequence for item in taken if isinstance(item, Arrival)]
-    assert numbers == sorted(set(numbers))
     assert not any(item.too_late for item in taken if isinstance(item, Arrival))
     watermarks = [item.watermark for item in taken if isinstance(item, Arrival)]
     assert watermarks == sorted(watermarks)
@@ -155,7 +192,7 @@ def test_a_start_from_latest_keeps_its_place_though_nothing_was_read(kafka: Loca
     place = Place(kafka, topics, 2)
     place.produce((0, pay("old", day=0)), (1, pay("old-too", day=0)))
     with place.reader(VIGIE_START_FROM="latest") as reader:
-        assert quiet(reader)
+        assert batch(reader) == []
         positions = reader.snapshot()
     place.produce((0, pay("new", day=1)))
     with place.reader(positions, VIGIE_START_FROM="latest") as reader:
@@ -171,13 +208,13 @@ def test_until_given_offsets_all_before_them_leaves_and_nothing_else(kafka: Loca
     place.produce(*((0, label) for label in labels))
     # In the middle; at the end, behind a mark that no record reaches; where there is nothing.
     until = {(place.transactions, 0): 40, (place.transactions, 1): 151, (place.transactions, 2): 0}
-    reader = KafkaSource(Settings.from_environment(place.environment), until=until).build_part("read", "kafka", None)
+    reader = read(Settings.from_environment(place.environment), until=until)
     taken: list[Arrival | Rejection] = []
     give_up = time.monotonic() + 20
     with suppress(StopIteration):
         while True:
             assert time.monotonic() < give_up
-            taken += [item for item in reader.next_batch() if not isinstance(item, Tick)]
+            taken += batch(reader)
     reader.snapshot()
     positions = reader.snapshot()
     reader.close()
@@ -387,7 +424,7 @@ def test_offsets_that_are_gone_are_named_with_the_ways_out(
     admin.delete_records([partition])[partition].result(timeout=10)
     lost = rf"{place.transactions}\[0\] offsets 1 to 3"
     with pytest.raises(KafkaFailure, match=rf"not read yet: {lost}\. .*VIGIE_EXPIRED_OFFSETS=skip.*just warm"):
-        KafkaSource(Settings.from_environment(place.environment)).build_part("read", "kafka", positions)
+        read(Settings.from_environment(place.environment), positions)
     with place.reader(positions, VIGIE_EXPIRED_OFFSETS="skip") as reader:
         assert [event.transaction_id for event in events(take(reader, 2))] == ["b3", "b4"]
     assert any(re.search(f"skipped.*{lost}", record.getMessage()) for record in caplog.records)
@@ -398,7 +435,7 @@ def test_a_topic_that_ends_before_the_place_to_go_on_from_is_refused(kafka: Loca
     place.produce((0, pay("a", day=1)))
     positions = Positions({(place.transactions, 0): 5}, {}, 0, 0)
     with pytest.raises(KafkaFailure, match=r"\[0\] ends at offset 1, and the flow has come to 5: .*just warm"):
-        KafkaSource(Settings.from_environment(place.environment)).build_part("read", "kafka", positions)
+        read(Settings.from_environment(place.environment), positions)
 
 
 def test_a_partition_that_is_new_is_read_whole(kafka: LocalKafka, topics: Topics) -> None:
@@ -411,7 +448,7 @@ def test_a_partition_that_is_new_is_read_whole(kafka: LocalKafka, topics: Topics
 
 def test_a_topic_without_records_gives_nothing_and_stops_when_told(kafka: LocalKafka, topics: Topics) -> None:
     with Place(kafka, topics, 2).reader() as reader:
-        assert quiet(reader)
+        assert batch(reader) == []
         stop.requested.set()
         with pytest.raises(StopIteration):
             reader.next_batch()
@@ -425,22 +462,7 @@ def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.Log
         source._raise_unless_passing(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "transactions", 3)
 
 
-def test_there_is_one_partition_whichever_worker_reads_it() -> None:
-    assert KafkaSource(Settings.from_environment({})).list_parts() == ["kafka"]
-
-
-def test_ticks_come_now_and_then_with_the_watermark(
-    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "TICK_EVERY", 0.2)
-    positions = Positions({}, {}, MONDAY, 0)
-    with Place(kafka, topics, 1).reader(positions) as reader:
-        ticks: list[float] = []
-        began = time.monotonic()
-        while len(ticks) < 4 * source.TICKS:
-            for item in reader.next_batch():
-                assert item == Tick(MONDAY)
-                ticks.append(time.monotonic() - began)
-            assert time.monotonic() - began < 20
-            time.sleep(0.001)
-    assert ticks[:: source.TICKS] == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=0.15)
+def test_the_first_process_reads_and_no_other() -> None:
+    settings = Settings.from_environment({})
+    parts = [KafkaSource(settings, Invocation(None, index, 3, str(index))).list_parts() for index in range(3)]
+    assert parts == [["kafka"], [], []]

@@ -17,7 +17,9 @@ from bytewax.recovery import init_db_dir
 from features.errors import InvalidStore
 from flows import roll, store
 from flows.invocation import Invocation
+from flows.journal import Memory
 from flows.store import Owner
+from tests.flows.traffic import DAY
 
 ENDS = {"scored": [3, 5], "rejected": [0, 0]}
 BEGINS = store.Begins({"transactions": [7]}, ENDS)
@@ -36,17 +38,17 @@ def _released() -> Iterator[None]:
     release()
 
 
-def owner(features: str = "f1", topic: str = "id-1") -> Owner:
-    return Owner(features, {"transactions": topic})
+def owner(reach: int = 30 * DAY, topic: str = "id-1") -> Owner:
+    return Owner(reach, {"transactions": topic})
 
 
 def place(directory: Path, index: int = 0, count: int = 1) -> Invocation:
     return Invocation(directory, index, count, str(index))
 
 
-def prepare(directory: Path, features: str = "f1", topic: str = "id-1", begins: store.Begins = BEGINS) -> store.Store:
+def prepare(directory: Path, reach: int = 30 * DAY, topic: str = "id-1", begins: store.Begins = BEGINS) -> store.Store:
     try:
-        return store.prepare(directory, place(directory), owner(features, topic), lambda: begins, 1.0)
+        return store.prepare(directory, place(directory), owner(reach, topic), lambda: begins, 1.0)
     finally:
         release()
 
@@ -88,10 +90,21 @@ def test_what_an_epoch_that_was_cut_short_left_is_removed(tmp_path: Path) -> Non
     assert snaps(tmp_path) == {("a", 5), ("a", 6), ("c", 6)}
 
 
-def test_states_of_other_features_are_refused(tmp_path: Path) -> None:
+def test_a_model_whose_windows_reach_further_than_the_store_is_refused_and_any_other_is_not(tmp_path: Path) -> None:
+    made = prepare(tmp_path, 30 * DAY)
+    assert made.memory == Memory(tmp_path / "journal", 30 * DAY)
+    with pytest.raises(InvalidStore, match=r"as far as 30 days.*this model reach 31 days.*just warm"):
+        prepare(tmp_path, 31 * DAY)
+    assert prepare(tmp_path, 7 * DAY).memory.keep == 30 * DAY, "a way back to the model before"
+
+
+def test_a_store_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
     prepare(tmp_path)
-    with pytest.raises(InvalidStore, match=r"other features .fingerprint f1, this model has f2.*just warm"):
-        prepare(tmp_path, "f2")
+    noted = json.loads((tmp_path / store.IDENTITY).read_text())
+    del noted["reach"]
+    (tmp_path / store.IDENTITY).write_text(json.dumps(noted))
+    with pytest.raises(InvalidStore, match=r"earlier version of Vigie.*just warm"):
+        prepare(tmp_path)
 
 
 def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +147,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
     assert prepare(tmp_path).begins == BEGINS
-    assert json.loads((tmp_path / store.IDENTITY).read_text())["features"] == "f1"
+    assert json.loads((tmp_path / store.IDENTITY).read_text())["reach"] == 30 * DAY
     (tmp_path / store.IDENTITY).unlink()
     write(tmp_path / "part-0.sqlite3", SNAP, [("a", 1)])
     with pytest.raises(InvalidStore, match="nobody knows whose they are"):
@@ -173,7 +186,7 @@ HOLD = """
 import sys; from pathlib import Path; from flows import store; from flows.invocation import Invocation
 from flows.store import Owner
 place = Invocation(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "x")
-owner = store.Owner("f1", {"transactions": "id-1"})
+owner = store.Owner(30 * 86_400_000_000, {"transactions": "id-1"})
 found = store.prepare(place.recovery, place, owner, lambda: store.Begins({}, {"scored": [0]}), 20.0)
 print("held", found.processes, flush=True); sys.stdin.read()
 """
@@ -247,9 +260,6 @@ def test_filling_starts_over_with_nothing(tmp_path: Path) -> None:
     begins = begin(tmp_path)
     assert snaps(tmp_path) == set()
     store.finish(tmp_path, begins)
-    write(part, SNAP, [("b", 1), ("c", 1)])
-    assert store.keys(tmp_path, "vigie.s") == 2
-    assert store.keys(tmp_path, "vigie.t") == 0
 
 
 def test_outputs_begin_where_the_earliest_that_was_noted_says(tmp_path: Path) -> None:

@@ -57,10 +57,18 @@ def export(folder: Path, transactions: list[Transaction], labels: list[Label]) -
     return str(file)
 
 
-def start_warming(flow: Flow, *words: str) -> subprocess.Popen[str]:
+# Twenty batches a second, so that there is time to stop it on the way.
+SLOWLY = (
+    "import sys, time, flows.warming as w; taken = w.islice; "
+    "w.islice = lambda events, _: (time.sleep(0.05), taken(events, 100))[1]; "
+    "from flows.warm import main; sys.exit(main())"
+)
+
+
+def start_warming(flow: Flow, *words: str, slowly: bool = False) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "VIGIE_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.warm", *words],
+        [sys.executable, *(["-c", SLOWLY] if slowly else ["-m", "flows.warm"]), *words],
         cwd=ROOT,
         env=inherited | flow.environment,
         stdout=subprocess.PIPE,
@@ -164,7 +172,7 @@ def test_a_store_that_was_not_filled_to_the_end_is_refused_and_filled_again(kafk
         identity = tmp_path / "recovery" / store.IDENTITY
         for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
             began = time.time()
-            process = start_warming(flow, file)
+            process = start_warming(flow, file, slowly=True)
             give_up = time.monotonic() + 30
             while not identity.exists() or identity.stat().st_mtime < began:
                 assert process.poll() is None

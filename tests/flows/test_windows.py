@@ -1,78 +1,112 @@
-"""The keyed steps without a dataflow: against the oracle, and restarted anywhere."""
+"""The intake and the keyed steps without a dataflow: against the oracle, dealt to any number of workers, restarted."""
 
 from __future__ import annotations
 
-import pickle
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from features.definitions import FEATURES, OF_LABELS, Entity, Feature, reach
-from features.transaction import Label, Transaction
-from flows.records import AccountPart, Arrival, Candidate, MerchantPart, Rejection, Tick
+from features.transaction import MICROSECOND, Label, Transaction
+from flows import journal
+from flows.intake import Dealt, Intake, Reading
+from flows.journal import NOTHING, Memory
+from flows.records import Candidates, ForAccounts, ForMerchants, MerchantRows, Rejection, Rows, Transactions
 from flows.settings import Settings
-from flows.windows import GATHER_KEYS, AccountLogic, EntityLogic, EntityStep, Gather, MerchantLogic, Saved, gather_key
+from flows.windows import AccountWindows, MerchantWindows
 from tests.features import oracle
-from tests.features.histories import MONDAY, History, histories
+from tests.features.histories import History, histories
 from tests.features.live import differing
 from tests.features.oracle import Record
-from tests.flows.traffic import TOO_LATE, arrivals, pay
+from tests.flows.traffic import Feed, pay
 
 SETTINGS = Settings.from_environment({})
 REACH = reach(FEATURES).days
+NAMES = [f.name for f in FEATURES]
+Scored = tuple[Transaction, Rows]
 
 
 def duplicates() -> float:
     return REGISTRY.get_sample_value("vigie_duplicates_total") or 0.0
 
 
+def scored_rows(transactions: Transactions) -> list[Transaction]:
+    """As single objects."""
+    columns = (getattr(transactions, field.name) for field in fields(Transactions))
+    as_lists = (column.tolist() if isinstance(column, np.ndarray) else column for column in columns)
+    return [Transaction(*row) for row in zip(*as_lists, strict=True)]
+
+
+def scored(candidates: Candidates) -> list[Scored]:
+    """As single transactions, each with its features."""
+    return list(zip(scored_rows(candidates.transactions), candidates.features, strict=True))
+
+
 class Steps:
-    """The three keyed steps, with their keys as Bytewax would hold them."""
+    """Intake and keyed steps, with their keys as Bytewax would hold them."""
 
-    def __init__(self, features: Sequence[Feature], settings: Settings) -> None:
-        self._make: Callable[[], tuple[EntityStep[AccountPart], EntityStep[MerchantPart]]] = lambda: (
-            EntityStep(Entity.ACCOUNT, AccountLogic, features, settings),
-            EntityStep(Entity.MERCHANT, MerchantLogic, features, settings),
-        )
-        self.accounts, self.merchants = self._make()
-        self.logics: dict[tuple[Entity, str], EntityLogic[AccountPart] | EntityLogic[MerchantPart]] = {}
-        self.gather = Gather(None)
+    def __init__(
+        self, features: Sequence[Feature] = FEATURES, settings: Settings = SETTINGS, folder: Path | None = None
+    ) -> None:
+        self._features, self._settings = features, settings
+        self._memory = Memory(folder, reach(features) // MICROSECOND) if folder else None
+        self._feed = Feed(settings.allowed_lateness)
+        self._begin(Intake(settings, 1, self._memory, NOTHING, 0))
 
-    def arrive(self, arrival: Arrival) -> list[Candidate | Rejection]:
-        parts: list[AccountPart | MerchantPart] = []
-        if isinstance(arrival.event, Transaction):
-            parts += self._step(Entity.ACCOUNT, self.accounts, arrival)
-        parts += self._step(Entity.MERCHANT, self.merchants, arrival)
-        complete, _ = self.gather.on_batch(parts)
-        return list(complete)
+    def arrive(self, *records: Record | Rejection) -> list[Scored | Rejection]:
+        """What comes of records that are read one by one."""
+        return [found for record in records for found in self.arrive_together(record)]
 
-    def restart(self) -> None:
-        """All state goes through a pickle into steps of a new process."""
-        self.gather.snapshot()
-        saved = {key: pickle.dumps(logic.snapshot()) for key, logic in self.logics.items()}
-        self.accounts, self.merchants = self._make()
-        self.logics = {key: self._build(key[0], pickle.loads(state)) for key, state in saved.items()}
+    def arrive_together(self, *records: Record | Rejection) -> list[Scored | Rejection]:
+        """What comes of records that are read in one batch, under one watermark."""
+        readings: list[Reading] = []
+        watermark = self._feed.watermark
+        for record in records:
+            reading, _ = self._feed.reading(record)
+            readings.append(reading)
+        return self._through(self.intake.take(readings, watermark))
 
-    def _step(
-        self, entity: Entity, step: EntityStep[AccountPart] | EntityStep[MerchantPart], arrival: Arrival
-    ) -> Iterable[AccountPart | MerchantPart]:
-        key = (entity, step.key(arrival.event))
-        if key not in self.logics:
-            self.logics[key] = self._build(entity, None)
-        parts, done = self.logics[key].on_batch([arrival])
-        if done:
-            del self.logics[key]
-        return parts
+    def restart(self, workers: int) -> None:
+        """Nothing but the journal goes over into the other processes."""
+        position = self.intake.save()
+        self.intake.close()
+        self._begin(Intake(self._settings, workers, self._memory, position, self._feed.watermark))
+        for dealt in self.intake.past():
+            assert not self._through(dealt)
 
-    def _build(self, entity: Entity, saved: Saved | None) -> EntityLogic[AccountPart] | EntityLogic[MerchantPart]:
-        return self.accounts(saved) if entity is Entity.ACCOUNT else self.merchants(saved)
+    def _begin(self, intake: Intake) -> None:
+        self.intake = intake
+        self.accounts: dict[str, AccountWindows] = {}
+        self.merchants: dict[str, MerchantWindows] = {}
+
+    def _through(self, dealt: Sequence[Rejection | Dealt]) -> list[Scored | Rejection]:
+        found: list[Scored | Rejection] = [item for item in dealt if isinstance(item, Rejection)]
+        for_accounts: list[ForAccounts | MerchantRows] = []
+        for item in dealt:
+            if isinstance(item, ForMerchants):
+                if item.key not in self.merchants:
+                    self.merchants[item.key] = MerchantWindows(self._features)
+                for_accounts += self.merchants[item.key].on_batch([item])[0]
+            elif isinstance(item, ForAccounts):
+                for_accounts.append(item)
+        for part in for_accounts:
+            if part.key not in self.accounts:
+                self.accounts[part.key] = AccountWindows(self._features)
+            for candidates in self.accounts[part.key].on_batch([part])[0]:
+                found += scored(candidates)
+        for logic in self.accounts.values():
+            logic.snapshot()  # nothing is pending
+        return found
 
 
 def settings_of(past: History) -> Settings:
@@ -86,76 +120,110 @@ def features_of(past: History) -> list[Feature]:
     return sorted(chosen, key=lambda f: list(Entity).index(f.entity))
 
 
-@given(histories(contradicting=True), st.lists(st.sampled_from([True, False, False]), min_size=40))
-def test_the_steps_agree_with_the_oracle_whenever_they_are_restarted(past: History, restarts: list[bool]) -> None:
+@settings(deadline=None)  # the first one compiles
+@given(histories(contradicting=True), st.lists(st.sampled_from([0, 0, 1, 2, 3]), min_size=40))
+def test_the_steps_agree_with_the_oracle_whenever_they_are_restarted(past: History, restarts: list[int]) -> None:
     features = features_of(past)
-    steps = Steps(features, settings_of(past))
     taken: list[Record] = []
     before = duplicates()
     expected_duplicates = 0
-    for arrival, restart in zip(arrivals(past.records, past.lateness), restarts, strict=False):
-        if restart:
-            steps.restart()
-        found = steps.arrive(arrival)
-        event = arrival.event
-        if isinstance(event, Label):
-            assert found == []
-            taken.append(event)
-        elif event in taken and not arrival.too_late:
-            assert found == []
-            expected_duplicates += 1
-        elif arrival.too_late:
-            # What comes again that late may still be known, or not.
-            assert found in ([TOO_LATE], [])
-            expected_duplicates += not found
-            assert found or event in taken
-        else:
-            (candidate,) = found
-            assert isinstance(candidate, Candidate)
-            assert candidate.transaction == event
-            row = np.array(candidate.features, np.float32)
-            assert not differing(features, row, oracle.values(features, event, taken))
-            taken.append(event)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "sync", lambda _: None)  # no need to wait for the disk so often
+        patch.setattr(os, "fdatasync", lambda _: None)
+        steps = Steps(features, settings_of(past), Path(folder))
+        newest = 0
+        for event, workers in zip(past.records, restarts, strict=False):
+            if workers:
+                steps.restart(workers)
+            found = steps.arrive(event)
+            if isinstance(event, Label):
+                assert found == []
+                taken.append(event)
+            elif event.timestamp < newest - past.lateness // MICROSECOND:
+                # What comes again that late may still be known, or not.
+                assert [item.code for item in found if isinstance(item, Rejection)] in (["too_late"], [])
+                expected_duplicates += not found
+                assert found or event in taken
+            elif event in taken:
+                assert found == []
+                expected_duplicates += 1
+            else:
+                ((transaction, row),) = (item for item in found if not isinstance(item, Rejection))
+                assert transaction == event
+                assert not differing(features, row, oracle.values(features, event, taken))
+                taken.append(event)
+            if isinstance(event, Transaction):
+                newest = max(newest, event.timestamp)
+        steps.intake.close()
     assert duplicates() - before == expected_duplicates
 
 
+@given(histories(contradicting=True), st.lists(st.integers(1, 9), min_size=40), st.integers(1, 3))
+def test_however_records_are_cut_into_batches_and_dealt_all_is_the_same(
+    past: History, cuts: list[int], workers: int
+) -> None:
+    features, no_limit = (
+        features_of(past),
+        replace(SETTINGS, allowed_lateness=timedelta(days=400), duplicate_horizon=timedelta(days=400)),
+    )
+    single, batched = Steps(features, no_limit), Steps(features, no_limit)
+    batched._begin(Intake(no_limit, workers, None, NOTHING, 0))
+    expected = {t.transaction_id: row for t, row in steps_of(single.arrive(*past.records))}
+    found: dict[str, Rows] = {}
+    rest = list(past.records)
+    for cut in cuts:
+        found |= {t.transaction_id: row for t, row in steps_of(batched.arrive_together(*rest[:cut]))}
+        del rest[:cut]
+    assert not rest
+    assert found.keys() == expected.keys()
+    for transaction, row in found.items():
+        assert not differing(features, row, expected[transaction])
+
+
+def steps_of(found: Sequence[Scored | Rejection]) -> list[Scored]:
+    return [item for item in found if not isinstance(item, Rejection)]
+
+
+def scored_of(found: Sequence[Scored | Rejection]) -> list[Transaction]:
+    return [transaction for transaction, _ in steps_of(found)]
+
+
 def test_an_id_may_be_used_again_after_the_horizon() -> None:
-    """Whatever each side has forgotten by then: the account has been busy since, the merchant has not."""
     payments = [pay("x", day=0), *(pay(f"y{i}", merchant="n", day=4) for i in range(10)), pay("x", day=5)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    assert [item.transaction for item in found if isinstance(item, Candidate)] == payments
+    assert scored_of(Steps().arrive(*payments)) == payments
 
 
 def test_an_id_may_be_used_again_though_nothing_was_forgotten() -> None:
     payments = [pay("x", day=0), pay("y", account="b", merchant="n", day=4), pay("x", day=5), pay("z", day=5.1)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    candidates = [item for item in found if isinstance(item, Candidate)]
-    assert [candidate.transaction for candidate in candidates] == payments
-    assert candidates[-1].features[[f.name for f in FEATURES].index("merchant_count_1d")] == 1.0
+    found = steps_of(Steps().arrive(*payments))
+    assert [transaction for transaction, _ in found] == payments
+    assert found[-1][1][NAMES.index("merchant_count_1d")] == 1.0
 
 
-def test_ids_are_remembered_for_longer_than_windows_reach_where_that_is_set() -> None:
+def test_ids_are_remembered_for_longer_than_windows_reach_where_that_is_set(tmp_path: Path) -> None:
     horizon = REACH + 30
     long = Settings.from_environment({"VIGIE_DUPLICATE_HORIZON": f"{horizon}d"})
     repeats, much_later = [REACH + day for day in (10, 11, 12)], 2 * horizon
     payments = [pay("x", day=0), *(pay("x", day=day) for day in repeats), pay("x", day=much_later)]
     others = [pay(f"y{day}", account="b", merchant="n", day=day) for day in (*repeats, much_later)]
     in_order = sorted([*payments, *others], key=lambda payment: (payment.timestamp, payment.account_id == "a"))
-    steps = Steps(FEATURES, long)
-    found = [item for arrival in arrivals(in_order, timedelta(days=1)) for item in steps.arrive(arrival)]
-    ids = [item.transaction.transaction_id for item in found if isinstance(item, Candidate)]
+    steps = Steps(settings=long, folder=tmp_path)
+    found: list[Scored | Rejection] = []
+    for payment in in_order:
+        found += steps.arrive(payment)
+        steps.restart(1)
+    steps.intake.close()
+    ids = [transaction.transaction_id for transaction in scored_of(found)]
     assert ids == ["x", *(f"y{day}" for day in (*repeats, much_later)), "x"]
 
 
-def test_within_the_horizon_the_first_decision_stands() -> None:
-    payments = [pay("x", day=0), pay("x", day=0.5, amount=99), pay("x", account="b", day=0.6), pay("x", day=1.9)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    assert [item.transaction for item in found if isinstance(item, Candidate)] == [payments[0], payments[2]]
-    merchant_count = [f.name for f in FEATURES].index("merchant_count_1d")
-    assert [item.features[merchant_count] for item in found if isinstance(item, Candidate)] == [0.0, 1.0]
+@pytest.mark.parametrize("together", [True, False])
+def test_within_the_horizon_the_first_decision_stands(together: bool) -> None:
+    payments = [pay("x", day=0), pay("x", day=0.5, amount=99), pay("x", account="b", day=0.6), pay("x", day=0.9)]
+    steps = Steps()
+    found = steps_of(steps.arrive_together(*payments) if together else steps.arrive(*payments))
+    assert [transaction for transaction, _ in found] == [payments[0], payments[2]]
+    assert [row[NAMES.index("merchant_count_1d")] for _, row in found] == [0.0, 1.0]
 
 
 def test_ids_may_hold_anything_and_are_not_confused() -> None:
@@ -170,105 +238,82 @@ def test_ids_may_hold_anything_and_are_not_confused() -> None:
         ("é" * 64, "é" * 64),
     ]
     payments = [*(pay(transaction, account=account, day=0) for transaction, account in pairs), pay("last", day=0.5)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    candidates = [item for item in found if isinstance(item, Candidate)]
-    assert [candidate.transaction for candidate in candidates] == payments
-    assert candidates[-1].features[[f.name for f in FEATURES].index("merchant_count_1d")] == len(pairs)
+    found = steps_of(Steps().arrive(*payments))
+    assert [transaction for transaction, _ in found] == payments
+    assert found[-1][1][NAMES.index("merchant_count_1d")] == len(pairs)
 
 
-def test_a_repeat_for_another_merchant_is_a_duplicate_and_stops_nothing() -> None:
-    payments = [pay("x", day=0), pay("x", merchant="n", day=0), pay("x", merchant="n", day=0), pay("z", day=0.1)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    assert [item.transaction for item in found if isinstance(item, Candidate)] == [payments[0], payments[3]]
+def test_a_repeat_for_another_merchant_is_a_duplicate_and_leaves_no_trace() -> None:
+    payments = [pay("x", day=0), pay("x", merchant="n", day=0), pay("z", merchant="n", day=0.1)]
+    found = steps_of(Steps().arrive(*payments))
+    assert [transaction for transaction, _ in found] == [payments[0], payments[2]]
+    assert found[-1][1][NAMES.index("merchant_count_1d")] == 0.0
 
 
-def test_too_late_is_rejected_and_leaves_no_trace() -> None:
-    payments = [pay("x", day=2), pay("late", day=0.9), pay("z", day=2.1)]
-    steps = Steps(FEATURES, SETTINGS)
-    found = [item for arrival in arrivals(payments, timedelta(days=1)) for item in steps.arrive(arrival)]
-    assert found[1] == TOO_LATE
-    (counts,) = [item.features for item in found[2:] if isinstance(item, Candidate)]
-    names = [f.name for f in FEATURES]
-    assert counts[names.index("account_count_30d")] == 1.0
-    assert counts[names.index("merchant_count_30d")] == 1.0
+@pytest.mark.parametrize("together", [True, False])
+def test_too_late_is_rejected_and_leaves_no_trace(together: bool) -> None:
+    steps = Steps()
+    steps.arrive(pay("x", day=2))
+    later = [pay("late", day=0.9), pay("z", day=2.1), pay("late", day=0.9)]
+    found = steps.arrive_together(*later) if together else steps.arrive(*later)
+    assert [item.code for item in found if isinstance(item, Rejection)] == ["too_late", "too_late"]
+    ((transaction, row),) = steps_of(found)
+    assert transaction.transaction_id == "z"
+    assert row[NAMES.index("account_count_30d")] == 1.0
+    assert row[NAMES.index("merchant_count_30d")] == 1.0
 
 
-def test_a_snapshot_does_not_change_with_the_state_it_was_taken_of() -> None:
-    step = EntityStep(Entity.ACCOUNT, AccountLogic, FEATURES, SETTINGS)
-    logic = step(None)
-    logic.on_batch([Arrival(0, pay("x", day=0), 0, None)])
-    saved = logic.snapshot()
-    as_bytes = pickle.dumps(saved)
-    logic.on_batch([Arrival(1, pay("y", day=0.5), 0, None), Arrival(2, pay("z", day=0.6), 0, None)])
-    assert pickle.dumps(saved) == as_bytes
-    assert saved.key == "a"
+def test_a_label_in_the_middle_of_a_batch_is_known_from_there_on() -> None:
+    early, before, after = pay("e", day=0), pay("b", account="b", day=8), pay("c", account="c", day=8)
+    label = Label("e", "a", "m", early.timestamp, is_fraud=True, labelled_at=early.timestamp + 1)
+    for workers in (1, 2, 3):
+        steps = Steps()
+        steps._begin(Intake(SETTINGS, workers, None, NOTHING, 0))
+        found = steps_of(steps.arrive_together(early, before, pay("o", merchant="n", day=8), label, after))
+        counts = {t.transaction_id: row[NAMES.index("merchant_fraud_count_30d_delay_7d")] for t, row in found}
+        assert counts == {"e": 0.0, "b": 0.0, "o": 0.0, "c": 1.0}
 
 
-def test_a_key_in_use_keeps_no_more_than_its_windows_reach() -> None:
-    def size_after(days: int) -> int:
-        payments = [pay(f"t{number:09d}", day=number / 10) for number in range(days * 10)]
-        steps = Steps(FEATURES, SETTINGS)
-        for arrival in arrivals(payments, timedelta(days=1)):
-            steps.arrive(arrival)
-        return sum(len(pickle.dumps(logic.snapshot())) for logic in steps.logics.values())
+def test_batches_leave_in_the_order_of_reading_and_only_when_they_are_complete() -> None:
+    accounts = AccountWindows(FEATURES)
+    width = sum(f.entity is Entity.MERCHANT for f in FEATURES)
+    batches = [Transactions.of([pay(f"{n}-{i}", day=n) for i in range(3)]) for n in range(3)]
+    for_accounts = [ForAccounts("0", n, transactions, 0, past=False) for n, transactions in enumerate(batches)]
 
-    assert size_after(2 * REACH) < 1.2 * size_after(REACH)
+    def part(number: int, *there: int) -> MerchantRows:
+        return MerchantRows(
+            "0", number, np.array(there), np.full((len(there), width), 10 * number + there[0], np.float32)
+        )
 
+    def left(*values: ForAccounts | MerchantRows) -> list[list[str]]:
+        return [found.transactions.transaction_id for found in accounts.on_batch(list(values))[0]]
 
-def test_a_rebuilt_key_is_known_to_be_idle_later() -> None:
-    before = EntityStep(Entity.ACCOUNT, AccountLogic, FEATURES, SETTINGS)
-    logic = before(None)
-    logic.on_batch([Arrival(0, pay("x", day=0), 0, None)])
-    after = EntityStep(Entity.ACCOUNT, AccountLogic, FEATURES, SETTINGS)
-    rebuilt = after(logic.snapshot())
-    after.idle.advance(MONDAY + after.plan.reach)
-    assert after.idle.due(Tick(0)) == []
-    after.idle.advance(MONDAY + after.plan.reach + 1)
-    assert after.idle.due(Tick(0)) == [("a", None)]
-    parts, done = rebuilt.on_batch([None])
-    assert (list(parts), done) == ([], True)
-
-
-def test_gather_must_have_nothing_pending_when_an_epoch_ends() -> None:
-    payment = pay("x", day=0)
-    gather = Gather(None)
-    gather.snapshot()
-    complete, done = gather.on_batch([MerchantPart(7, "a", [2.0])])
-    assert (list(complete), done) == ([], False)
+    assert left(part(1, 0, 2), for_accounts[0]) == []
     with pytest.raises(AssertionError):
-        gather.snapshot()
-    complete, _ = gather.on_batch([AccountPart(7, payment, [1.0], None)])
-    assert list(complete) == [Candidate(payment, [1.0, 2.0])]
-    gather.snapshot()
+        accounts.snapshot()
+    assert left(for_accounts[1], part(1, 1)) == [], "the first batch is not complete"
+    assert left(part(0, 0, 1, 2)) == [["0-0", "0-1", "0-2"], ["1-0", "1-1", "1-2"]]
+    accounts.snapshot()
+    complete, _ = accounts.on_batch([for_accounts[2], part(2, 2, 0), part(2, 1)])
+    (candidates,) = complete
+    assert candidates.features[:, -1].tolist() == [22.0, 21.0, 22.0]
 
 
-@given(st.permutations([(number, side) for number in range(6) for side in (0, 1)]), st.integers(1, 12))
-def test_gather_completes_each_once_and_a_batch_in_the_order_of_reading(
-    order: list[tuple[int, int]], batch: int
-) -> None:
-    gather = Gather(None)
-    payments = [pay(str(number), day=0) for number in range(6)]
-    completed: list[Candidate | Rejection] = []
-    for start in range(0, len(order), batch):
-        parts = [
-            MerchantPart(number, "a", [2.0]) if side else AccountPart(number, payments[number], [1.0], None)
-            for number, side in order[start : start + batch]
-        ]
-        complete = list(gather.on_batch(parts)[0])
-        numbers = [int(item.transaction.transaction_id) for item in complete if isinstance(item, Candidate)]
-        assert numbers == sorted(numbers)
-        completed += complete
-    gather.snapshot()
-    found = [item.transaction for item in completed if isinstance(item, Candidate)]
-    assert Counter(found) == Counter(payments)
+def test_idle_entities_are_dropped_and_counted() -> None:
+    def dropped(entity: Entity) -> float:
+        return REGISTRY.get_sample_value("vigie_idle_states_dropped_total", {"entity": entity}) or 0.0
+
+    before = {entity: dropped(entity) for entity in (Entity.ACCOUNT, Entity.MERCHANT)}
+    steps = Steps()
+    steps.arrive_together(*(pay(f"t{i}", account=f"a{i}", merchant=f"m{i % 20}", day=i / 1000) for i in range(300)))
+    for i in range(3000):
+        steps.arrive(pay(f"later{i}", account="b", merchant="n", day=REACH + 3 + i / 1e6))
+    assert {entity: dropped(entity) - before[entity] for entity in before} == {Entity.ACCOUNT: 300, Entity.MERCHANT: 20}
+    assert [len(logic._windows.states) for logic in steps.accounts.values()] == [1]
 
 
-@given(st.text(min_size=1, max_size=64))
-def test_both_parts_of_a_transaction_meet_under_one_of_a_few_keys(account: str) -> None:
-    payment = pay("x", account=account, day=0)
-    of_account, _ = gather_key(("anything", AccountPart(1, payment, None, None)))
-    of_merchant, _ = gather_key(("something else", MerchantPart(1, account, [])))
-    assert of_account == of_merchant
-    assert int(of_account) in range(GATHER_KEYS)
+def test_duplicates_are_counted_once_each() -> None:
+    before = duplicates()
+    payments = [pay("x", day=0)] * 3 + [pay("y", day=0)] * 2
+    assert Counter(scored_of(Steps().arrive_together(*payments))) == Counter(payments[::2][:1] + payments[3:4])
+    assert duplicates() - before == 3

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
+from confluent_kafka import Message
 
 from features import batch
 from features.transaction import MICROSECOND, Label, Transaction, microseconds, rfc3339
-from flows.records import Arrival, Rejection
+from flows.intake import Reading
+from flows.records import Rejection
 from tests.features.histories import MONDAY
 from tests.features.live import bits, frame
 from tests.features.oracle import Record
 
 DAY: Final = 86_400_000_000  # microseconds
-TOO_LATE: Final = Rejection(b"a", b"{}", {"error_code": "too_late"})
 
 
 class Sent(NamedTuple):
@@ -101,13 +102,35 @@ def pay(transaction: str, *, day: float, account: str = "a", merchant: str = "m"
     return Transaction(transaction, account, merchant, amount, MONDAY + round(day * DAY))
 
 
-def arrivals(records: Iterable[Record], lateness: timedelta) -> Iterator[Arrival]:
-    """The records as the source numbers and judges them: late by all that came before."""
-    newest = 0
-    for sequence, record in enumerate(records):
-        watermark = max(0, newest - lateness // MICROSECOND)
-        too_late = None
+class Feed:
+    """Records as the reader hands them on, each with the watermark: late by all that came before."""
+
+    def __init__(self, lateness: timedelta) -> None:
+        self._lateness = lateness // MICROSECOND
+        self.watermark = 0
+
+    def reading(self, record: Record | Rejection) -> tuple[Reading, int]:
+        """The next one."""
+        watermark = self.watermark
         if isinstance(record, Transaction):
-            too_late = TOO_LATE if record.timestamp < watermark else None
-            newest = max(newest, record.timestamp)
-        yield Arrival(sequence, record, watermark, too_late)
+            self.watermark = max(watermark, record.timestamp - self._lateness)
+        return Reading(record, late=False, message=cast("Message", Read())), watermark
+
+
+class Read:
+    """Stands for a Kafka message, which nobody but the client can make."""
+
+    def key(self) -> bytes | None:
+        return b"a"
+
+    def value(self) -> bytes | None:
+        return b"{}"
+
+    def topic(self) -> str:
+        return "transactions"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 0

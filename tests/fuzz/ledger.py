@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from features.errors import InvalidRecord
-from features.fields import END
 from features.transaction import ERROR_CODES, Label, Transaction, microseconds, parse_label, parse_transaction
-from flows.tail import identity
+from flows.tail import END, identity
 from tests.fuzz.records import Fuzzed
 
 LATEST: Final = microseconds(datetime.now(UTC) + timedelta(minutes=5))  # as the flow has it by default

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from features import bundle
 from features.definitions import FEATURES
 from features.errors import InvalidRecord
-from features.fields import END
-from features.transaction import ERROR_CODES, MICROSECOND, Label, Transaction, parse_label, parse_transaction, rfc3339
+from features.transaction import ERROR_CODES, Label, Transaction, microseconds, parse_label, parse_transaction
 from flows.local_kafka import LocalKafka
 from flows.messages import Messages
 from flows.model import Model
-from flows.records import AlertMessage, Arrival, Candidate, Decision, Rejection, ScoredMessage
+from flows.records import AlertMessage, Candidates, Decisions, Rejection, ScoredMessage, Transactions
 from flows.settings import Settings
-from flows.tail import identity
+from flows.tail import END, identity
 from tests.flows import bundles
 from tests.flows.running import running
-from tests.flows.test_windows import Steps
-from tests.flows.traffic import TOO_LATE
+from tests.flows.test_windows import Steps, steps_of
 from tests.fuzz.ledger import LATEST, judged
 from tests.fuzz.records import fuzzed
 from tests.fuzz.stream import through
@@ -72,9 +72,8 @@ def test_what_parses_survives_the_whole_path(tmp_path: Path) -> None:
     """The steps of the flow one after the other, without the engine, and a restart of all states now and then."""
     model = Model(bundle.load(bundles.make(tmp_path)))
     messages = Messages(model, scored_features=True)
-    steps = Steps(FEATURES, SETTINGS)
-    lateness = SETTINGS.allowed_lateness // MICROSECOND
-    newest, ends = 0, Counter[str]()
+    steps = Steps(FEATURES, SETTINGS, tmp_path / "journal")
+    ends = Counter[str]()
     for sequence, record in enumerate(judged(fuzzed(4), 12_000)):
         if record.event is None:
             assert record.code is not None
@@ -83,29 +82,25 @@ def test_what_parses_survives_the_whole_path(tmp_path: Path) -> None:
             key.encode()  # decides the partition
             ends["rejected"] += 1
             continue
-        too_late = None
-        if isinstance(record.event, Transaction):
-            too_late = TOO_LATE if record.event.timestamp < newest - lateness else None
-            newest = max(newest, record.event.timestamp)
-        arrived = steps.arrive(Arrival(sequence, record.event, max(0, newest - lateness), too_late))
+        arrived = steps.arrive(record.event)
         ends["label" if isinstance(record.event, Label) else "duplicate" if not arrived else "there"] += 1
-        for decision in model.score([item for item in arrived if isinstance(item, Candidate)]):
-            passes(decision, messages)
+        for transaction, row in steps_of(arrived):
+            passes(transaction, model.score(Candidates(Transactions.of([transaction]), row[np.newaxis])), messages)
         if sequence % 4000 == 3999:
-            steps.restart()
+            steps.restart(1 + sequence // 4000)
+    steps.intake.close()
     assert min(ends[end] for end in ("rejected", "label", "duplicate", "there")) > 50
 
 
-def passes(decision: Decision, messages: Messages) -> None:
+def passes(transaction: Transaction, decisions: Decisions, messages: Messages) -> None:
     """The messages of a decision say what they should, and are known again by it."""
-    transaction = decision.transaction
-    assert 0 <= decision.score <= 1
-    ((key, outgoing),) = messages.scored([decision._replace(alert=True)])
+    assert 0 <= decisions.scores[0] <= 1
+    ((key, outgoing),) = messages.scored(replace(decisions, alerts=[True]))
     for value, form in ((outgoing.value, ScoredMessage), (outgoing.alert, AlertMessage)):
         message = msgspec.json.decode(value or b"", type=form)
         ids = message.transaction_id, message.account_id, message.merchant_id
         assert ids == (transaction.transaction_id, transaction.account_id, transaction.merchant_id)
-        assert message.timestamp == rfc3339(transaction.timestamp)
+        assert microseconds(message.timestamp) == transaction.timestamp
         assert round(message.amount * 100) == transaction.amount
         one = transaction.account_id.encode() + END + transaction.transaction_id.encode()
         assert identity(value, outgoing.headers) == one
