@@ -132,6 +132,21 @@ bench-novelty *words: setup
 bench-quality *words: setup
     @exec {{ python }} -m bench.quality "$@"
 
+# Vigie's speed beside what a user would take instead, on one Kafka: about ten minutes
+[group('check')]
+bench *words: setup
+    @exec {{ python }} -m bench.speed "$@"
+
+# the same in about two minutes, with fewer contenders and rounds
+[group('check')]
+bench-quick *words: setup
+    @exec {{ python }} -m bench.speed --quick "$@"
+
+# does the flow's memory grow? ten minutes of steady traffic
+[group('check')]
+bench-soak *words: setup
+    @exec {{ python }} -m bench.speed --soak 10 "$@"
+
 # nothing lost, nothing twice: the flow on a real Kafka, killed at random for ten minutes
 [group('check')]
 chaos *words: setup

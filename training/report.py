@@ -64,7 +64,7 @@ def render(
     if quality:
         compared = quality_parts(quality, history, evaluation.split.label_delay)
         sections.insert(3, ("Comparison", compared))
-    _write(path, "Vigie: training report", lead, sections)
+    write_page(path, "Vigie: training report", lead, sections)
 
 
 def render_data(history: pl.DataFrame, features: pl.DataFrame, path: Path) -> None:
@@ -72,7 +72,7 @@ def render_data(history: pl.DataFrame, features: pl.DataFrame, path: Path) -> No
     sections = [("The data", _about_data(history, features))]
     first, last = span(history)
     lead = f"{counted(history.height, 'transaction')}, {first:%Y-%m-%d} to {last:%Y-%m-%d} (UTC)."
-    _write(path, "Vigie: a look at the data", lead, sections)
+    write_page(path, "Vigie: a look at the data", lead, sections)
 
 
 def figures(evaluation: Evaluation) -> dict[str, go.Figure]:
@@ -133,7 +133,8 @@ def _about_models(evaluation: Evaluation, explained: Explained | None = None) ->
     ]
 
 
-def _write(path: Path, title: str, lead: str, sections: Sections) -> None:
+def write_page(path: Path, title: str, lead: str, sections: Sections) -> None:
+    """Writes a page of these parts, in UTF-8, which needs nothing but a browser; sections are linked at its top."""
     charts = [p for _, parts in sections for p in parts if isinstance(p, Chart)]
     plots = {chart.name: _bare(chart.figure) for chart in charts}
     themes = {name: template(dark=name == "dark").to_plotly_json() for name in ("light", "dark")}

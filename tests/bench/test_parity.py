@@ -18,11 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from bench import parity
+from bench.peers.measures import MEASURES
 from features import batch
 from features.definitions import FEATURES, Aggregate, Entity, Feature
 from features.formulas import MEASURES as ARRAYS
 from features.history import load
-from features.measures import MEASURES
 from features.transaction import Label, Transaction
 from features.windows import Events
 from flows import past, stop

@@ -1,0 +1,141 @@
+"""A reader of committed scores that notes when each came.
+
+    python -m bench.arrivals BOOTSTRAP TOPIC N FILE SECONDS
+
+As a process of its own it reads from the topic's end on. It ends when it has N scores, or after so many seconds
+without one, and writes a file of two columns: the number of each transaction, and the instant at which its score was
+held, by ``time.monotonic``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from array import array
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from bench.traffic import PARTITIONS, number_of
+from features.errors import ContenderFailure, KafkaFailure
+
+STALLED: Final = 60.0  # seconds without any new score
+PATIENCE: Final = 10.0  # seconds that Kafka may take to answer
+
+
+class Scored(msgspec.Struct):
+    """What every contender writes."""
+
+    transaction_id: str
+    score: float
+    alert: bool
+
+
+decode = msgspec.json.Decoder(Scored).decode
+
+
+def reader(bootstrap: str, topic: str, *, from_end: bool = False) -> Consumer:
+    """A consumer of all of the topic, or of what is to come; it waits no longer than it must for what is committed."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "bench-reader",
+            "enable.auto.commit": "false",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": "5",
+        }
+    )
+    places = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
+    if from_end:
+        for place in places:
+            _, place.offset = consumer.get_watermark_offsets(place, PATIENCE)
+    consumer.assign(places)
+    return consumer
+
+
+class Arrivals:
+    """Counts scores as they come, in a thread of its own; ``stamps``: the broker's times of them, milliseconds."""
+
+    def __init__(self, bootstrap: str, topic: str, *, keep: bool = False) -> None:
+        self.stamps: array[int] = array("q")
+        self.kept: list[bytes] = []
+        self._keep = keep
+        self._consumer = reader(bootstrap, topic)
+        self._over = threading.Event()
+        self._failed: str | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            for message in self._consumer.consume(2000, 0.05):
+                if (error := message.error()) is not None:
+                    self._failed = error.str()
+                    return
+                self._take(message)
+        self._consumer.close()
+
+    def _take(self, message: Message) -> None:
+        if self._keep and (value := message.value()) is not None:
+            self.kept.append(value)
+        self.stamps.append(message.timestamp()[1])
+
+    def check(self) -> None:
+        """Raises ``KafkaFailure`` where reading has failed."""
+        if self._failed:
+            raise KafkaFailure(f"reading scores failed: {self._failed}")
+
+    def close(self) -> None:
+        """Leaves Kafka."""
+        self._over.set()
+        self._thread.join()  # more than once is well
+
+
+def scores(kept: list[bytes]) -> dict[int, float]:
+    """The scores by the number of their transaction."""
+    return {number_of(scored.transaction_id): scored.score for scored in map(decode, kept)}
+
+
+def main() -> int:
+    """The process; see above."""
+    bootstrap, topic, wanted, file, seconds = sys.argv[1:]
+    consumer = reader(bootstrap, topic, from_end=True)
+    values: list[bytes] = []
+    instants: array[float] = array("d")
+    consumer.poll(0)
+    print("reading", flush=True)
+    last = time.monotonic()
+    while len(values) < int(wanted) and time.monotonic() - last < float(seconds):
+        message = consumer.poll(0.1)
+        if message is None:
+            continue
+        if (error := message.error()) is not None:
+            raise KafkaFailure(f"reading {topic} failed: {error.str()}")
+        last = time.monotonic()
+        instants.append(last)
+        values.append(message.value() or b"")
+    numbers = [number_of(decode(value).transaction_id) for value in values]
+    np.save(Path(file), np.array([numbers, instants], np.float64))
+    consumer.close()
+    return 0
+
+
+def loaded(file: Path) -> dict[int, float]:
+    """What the process has written: when the score of each transaction came, the first time."""
+    found: dict[int, float] = {}
+    for number, instant in np.load(file).T.tolist():
+        found.setdefault(int(number), instant)
+    if not found:
+        raise ContenderFailure(f"no score came at all within {STALLED:.0f} seconds")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Latencies from what was intended and what came, and their percentiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.latency import PERCENTILES, curve, latencies, percentiles
+from bench.schedule import Schedule
+from features.errors import ContenderFailure
+
+
+def test_latency_is_from_the_intended_instant() -> None:
+    schedule = Schedule(10.0, 100.0, 5)
+    came = {7 + nth: schedule.due(nth) + 0.001 * (nth + 1) for nth in range(5)}
+    assert latencies(schedule, 7, came, 0) == pytest.approx([1, 2, 3, 4, 5])
+    assert latencies(schedule, 7, came, 0.02) == pytest.approx([3, 4, 5]), "the first 20 ms are not counted"
+
+
+def test_a_score_that_never_came_is_no_small_latency() -> None:
+    schedule = Schedule(10.0, 100.0, 5)
+    with pytest.raises(ContenderFailure, match=r"2 of 5 scores never came, first t1"):
+        latencies(schedule, 0, {0: 10.1, 2: 10.1, 4: 10.1}, 0)
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    values = np.arange(1.0, 100_001)
+    np.random.default_rng(1).shuffle(values)
+    assert percentiles(values) == pytest.approx([50_000, 90_000, 99_000, 99_900, 99_990], abs=1.1)
+    assert {value for value in percentiles(values) if value} <= set(values.tolist())
+
+
+@pytest.mark.parametrize(("samples", "given"), [(100_000, 5), (99_999, 4), (10_000, 4), (1000, 3), (100, 2), (0, 0)])
+def test_a_percentile_needs_values_beyond_it(samples: int, given: int) -> None:
+    found = percentiles(np.ones(samples))
+    assert [value is not None for value in found] == [True] * given + [False] * (len(PERCENTILES) - given)
+
+
+def test_the_curve_goes_from_the_fastest_to_the_slowest() -> None:
+    points = curve(np.arange(1.0, 1001))
+    assert points[0] == (1.0, 1.0)
+    assert points[-1] == pytest.approx((1000.0, 1000.0), abs=1.1)
+    assert points == sorted(points)
+    assert curve(np.empty(0)) == []
