@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -36,7 +36,6 @@ from flows.records import Rejection
 from flows.settings import GROUP, Settings
 
 BATCH: Final = 1000  # records a poll
-PAUSE: Final = timedelta(milliseconds=4)  # between polls that find less; a commit takes longer
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +113,6 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
     ) -> None:
         self._intake = intake
         self._past = intake.past()
-        self._more = True  # waits, as far as is known
         self._until = until or {}
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
@@ -155,12 +153,10 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
         if stop.requested.is_set() or self._has_arrived():
             self._progress.tick(final=True)
             raise StopIteration
-        self._more = True
         for remembered in self._past:
             return remembered
         now = microseconds(datetime.now(UTC))
         messages = self._consumer.consume(BATCH, 0)
-        self._more = len(messages) == BATCH
         for message in messages:
             self._take(message, now + self._tolerance)
         for topic, number in Counter(message.topic() for message in messages if message.error() is None).items():
@@ -177,10 +173,6 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
             self._watermark = self._next_watermark  # the past is read in one epoch, and nothing of it comes out
         self._progress.tick()
         return items
-
-    def next_awake(self) -> datetime | None:
-        """At once where more waits, else in a moment: a batch costs much the same for one record as for dozens."""
-        return None if self._more else datetime.now(UTC) + PAUSE
 
     def snapshot(self) -> Positions:
         """The positions after the last record that was released.
