@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import numpy as np
@@ -102,13 +102,15 @@ def read(file: Path) -> Iterator[Events]:
     """The events of a segment in the order of writing, in portions; ``InvalidStore`` where it is damaged."""
     texts: list[list[str | None]] = [[] for _ in COLUMNS]
     blocks: list[_Block] = []
+    events = 0
     for block in _blocks(file):
         for known, new in zip(texts, block.new_texts, strict=True):
             known.extend(new)
         blocks.append(block)
-        if sum(len(b.transaction_ids) + len(b.labels) for b in blocks) >= PORTION:
+        events += len(block.transaction_ids) + len(block.labels)
+        if events >= PORTION:
             yield _events(blocks, texts)
-            blocks = []
+            blocks, events = [], 0
     if blocks:
         yield _events(blocks, texts)
 
@@ -139,8 +141,8 @@ def _events(blocks: Sequence[_Block], texts: Sequence[list[str | None]]) -> Even
     accounts, merchants, *optional = columns
     transactions = Transactions(
         [text for block in blocks for text in block.transaction_ids],
-        [str(text) for text in accounts],
-        [str(text) for text in merchants],
+        cast("list[str]", accounts),  # nobody writes an event without these two
+        cast("list[str]", merchants),
         np.frombuffer(b"".join(block.amounts for block in blocks), np.int64),
         np.frombuffer(b"".join(block.timestamps for block in blocks), np.int64),
         *optional,
