@@ -83,8 +83,7 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
     span = max(reach(bundle.features) + settings.allowed_lateness, settings.duplicate_horizon)
     recent = past.since(history, end - span // MICROSECOND)
     events = past.events_of(recent, timedelta(seconds=bundle.manifest.label_delay_seconds))
-    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
-    memory, place = Memory(directory / store.JOURNAL, owner.reach), Invocation(directory, 0, 1, "0")
+    owner, memory, place = _filled_by_this(settings, bundle, directory)
     goes_on = _until(settings, "committed") if done else None
     begins = goes_on.begins if goes_on else topics.ends(settings, settings.outputs)
     begins = store.begin(directory, owner, begins, settings.patience)
@@ -122,8 +121,7 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
             f"Kafka no longer holds {gone:,} records beyond the committed offsets: they would be skipped; restore "
             "them, or go on without them: --until 1970-01-01T00:00:00Z starts at what is left, with empty windows"
         )
-    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
-    memory, place = Memory(directory / store.JOURNAL, owner.reach), Invocation(directory, 0, 1, "0")
+    owner, memory, place = _filled_by_this(settings, bundle, directory)
     begins = store.begin(directory, owner, begins, settings.patience)
     first = Positions(lows, {}, 0, 1)  # whatever was ever rejected as ahead of the clock stays so
     taken = run(KafkaSource(settings, place, memory, first, ends), settings, directory)
@@ -137,6 +135,12 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
         )
     begins = _open_ends(settings, begins, taken, ends)
     return Outcome(taken, end.offsets(topic), begins, notes)
+
+
+def _filled_by_this(settings: Settings, bundle: Bundle, directory: Path) -> tuple[store.Owner, Memory, Invocation]:
+    """Whose store it is, where its past goes, and the one process that fills it."""
+    owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
+    return owner, Memory(directory / store.JOURNAL, owner.reach), Invocation(directory, 0, 1, "0")
 
 
 def _open_ends(settings: Settings, begins: store.Ends, taken: Taken, ends: Mapping[PartitionId, int]) -> store.Ends:
