@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.peers.measures import own_features
 from bench.peers.state import EntityState, Plan
 from features.definitions import DAY, Entity, Feature
-from features.measures import own_features
 from features.transaction import MICROSECOND, Transaction
 
 LATENESS = DAY // MICROSECOND  # as the flow's default

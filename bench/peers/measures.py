@@ -6,15 +6,30 @@ Both do the same float64 operations in the same order on the same exact integers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from features.definitions import Aggregate
+from features.definitions import Aggregate, Entity, Feature
+from features.transaction import Transaction
 
 NAN: Final = math.nan
+_DAY: Final = 86_400_000_000
+_HOUR: Final = 3_600_000_000
 
 # (n, sum, sum of squares, this amount), in minor units -> value
 Measure = Callable[[int, int, int, int], float]
+
+
+def own_features(features: Iterable[Feature], transaction: Transaction) -> list[float]:
+    """The transaction's own features, in the order given."""
+    hour = transaction.timestamp // _HOUR % 24
+    values = {
+        Aggregate.AMOUNT: transaction.amount / 100.0,
+        Aggregate.HOUR: float(hour),
+        Aggregate.WEEKEND: float((transaction.timestamp // _DAY + 3) % 7 >= 5),  # 1970-01-01 was a Thursday
+        Aggregate.NIGHT: float(hour <= 6),
+    }
+    return [values[f.aggregate] for f in features if f.entity is Entity.TRANSACTION]
 
 
 def _count(n: int, _total: int, _squares: int, _amount: int) -> float:

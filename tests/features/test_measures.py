@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.peers.measures import own_features
 from features.definitions import FEATURES, Aggregate, Entity, Feature
-from features.measures import own, own_features
+from features.measures import own
 from features.transaction import Transaction
 from tests.features.live import bits, columns
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.peers.fields import END, Field
+from bench.peers.measures import own_features
 from bench.peers.state import EntityState, Plan
 from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature
-from features.measures import own_features
 from features.transaction import MICROSECOND, Label, Transaction
 from tests.features import oracle
 from tests.features.histories import DAY_US, MONDAY, History, histories
