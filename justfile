@@ -41,11 +41,18 @@ setup:
     "$uv" pip sync $quiet --require-hashes --python .venv requirements.lock
     echo "$wanted" >.venv/made-from
 
-# pins the packages that pyproject.toml asks for
+# pins the packages that pyproject.toml asks for: all for .venv, and those of the images
 [group('setup')]
 lock:
-    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev \
-        --custom-compile-command 'just lock' --output-file requirements.lock pyproject.toml
+    #!/bin/sh
+    set -eu
+    pin() {
+        uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+            --custom-compile-command 'just lock' pyproject.toml --output-file "$@"
+    }
+    pin requirements.lock --extra training --group dev
+    pin k8s/scorer.lock --constraint requirements.lock
+    pin k8s/training.lock --constraint requirements.lock --extra training
 
 # everything, end to end: broker, history, training, flow, live traffic, alerts
 [group('run')]
@@ -152,10 +159,15 @@ bench-soak *words: setup
 chaos *words: setup
     @exec {{ python }} -m tests.chaos "$@"
 
-# all tests
+# the manifests on a real Kubernetes control plane, its pods as processes: as root on Linux, with Go; 15 minutes
+[group('check')]
+k8s-test *words: setup
+    @exec {{ python }} -m tests.k8s "$@"
+
+# all tests, three at a time since most of them wait: just test -n 0 tests/flows/test_score.py
 [group('check')]
 test *words: setup
-    @exec {{ python }} -m pytest "$@"
+    @exec {{ python }} -m pytest -n 3 --dist loadscope --no-loadscope-reorder "$@"
 
 # a million records as no producer should send them, through the real flow
 [group('check')]

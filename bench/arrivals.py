@@ -1,10 +1,10 @@
-"""A reader of committed scores that notes when each came.
+"""A reader of committed scores and alerts that notes when each came.
 
-    python -m bench.arrivals BOOTSTRAP TOPIC N FILE SECONDS
+    python -m bench.arrivals BOOTSTRAP N FILE SECONDS SCORED [ALERTS]
 
-As a process of its own it reads from the topic's end on. It ends when it has N scores, or after so many seconds
-without one, and writes a file of two columns: the number of each transaction, and the instant at which its score was
-held, by ``time.monotonic``.
+As a process of its own it reads from the topics' ends on. It ends when it has N scores, and an alert for each that says
+so, or after so many seconds without any. It writes a file of three columns: the number of each transaction, the
+instant at which its score or alert was held, by ``time.monotonic``, and 1 for an alert.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from array import array
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,8 +38,8 @@ class Scored(msgspec.Struct):
 decode = msgspec.json.Decoder(Scored).decode
 
 
-def reader(bootstrap: str, topic: str, *, from_end: bool = False) -> Consumer:
-    """A consumer of all of the topic, or of what is to come; it waits no longer than it must for what is committed."""
+def reader(bootstrap: str, *topics: str, from_end: bool = False) -> Consumer:
+    """A consumer of all of the topics, or of what is to come; it waits no longer than it must for what is committed."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -49,7 +49,7 @@ def reader(bootstrap: str, topic: str, *, from_end: bool = False) -> Consumer:
             "fetch.wait.max.ms": "5",
         }
     )
-    places = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
+    places = [TopicPartition(topic, number, 0) for topic in topics for number in range(PARTITIONS)]
     if from_end:
         for place in places:
             _, place.offset = consumer.get_watermark_offsets(place, PATIENCE)
@@ -105,34 +105,49 @@ def scores(kept: list[bytes]) -> dict[int, float]:
 
 def main() -> int:
     """The process; see above."""
-    bootstrap, topic, wanted, file, seconds = sys.argv[1:]
-    consumer = reader(bootstrap, topic, from_end=True)
+    bootstrap, wanted, file, seconds, scored, *others = sys.argv[1:]
+    consumer = reader(bootstrap, scored, *others, from_end=True)
     values: list[bytes] = []
     instants: array[float] = array("d")
+    alerts: array[int] = array("b")
+    expected, said = int(wanted), b'"alert":true' if others else None
     consumer.poll(0)
     print("reading", flush=True)
     last = time.monotonic()
-    while len(values) < int(wanted) and time.monotonic() - last < float(seconds):
+    while len(values) < expected and time.monotonic() - last < float(seconds):
         message = consumer.poll(0.1)
         if message is None:
             continue
         if (error := message.error()) is not None:
-            raise KafkaFailure(f"reading {topic} failed: {error.str()}")
+            raise KafkaFailure(f"reading {message.topic()} failed: {error.str()}")
         last = time.monotonic()
         instants.append(last)
-        values.append(message.value() or b"")
+        value = message.value() or b""
+        values.append(value)
+        alerts.append(message.topic() != scored)
+        if said is not None and not alerts[-1] and said in value:
+            expected += 1
+    if int(wanted) <= len(values) - sum(alerts) and len(values) < expected:
+        raise ContenderFailure(f"{expected - len(values)} alerts never came that scores had said")
     numbers = [number_of(decode(value).transaction_id) for value in values]
-    np.save(Path(file), np.array([numbers, instants], np.float64))
+    np.save(Path(file), np.array([numbers, instants, alerts], np.float64))
     consumer.close()
     return 0
 
 
-def loaded(file: Path) -> dict[int, float]:
-    """What the process has written: when the score of each transaction came, the first time."""
-    found: dict[int, float] = {}
-    for number, instant in np.load(file).T.tolist():
-        found.setdefault(int(number), instant)
-    if not found:
+class Came(NamedTuple):
+    """When the score of each transaction came, the first time, and its alert where it has one."""
+
+    scores: dict[int, float]
+    alerts: dict[int, float]
+
+
+def loaded(file: Path) -> Came:
+    """What the process has written."""
+    found = Came({}, {})
+    for number, instant, alert in np.load(file).T.tolist():
+        (found.alerts if alert else found.scores).setdefault(int(number), instant)
+    if not found.scores:
         raise ContenderFailure(f"no score came at all within {STALLED:.0f} seconds")
     return found
 

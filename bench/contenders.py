@@ -29,6 +29,7 @@ class Contender:
     """One of those that are measured.
 
     ``tolerance``: how far its scores may lie from the batch's. ``least``: transactions of a run, however slow it is.
+    ``alerts``: whether it writes alerts, beside the scores.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Contender:
     command: Callable[[Place], Command]
     tolerance: float = 1e-6
     least: int = 1_000
+    alerts: bool = False
 
 
 def _vigie(processes: int, *, recovery: bool) -> Callable[[Place], Command]:
@@ -51,7 +53,8 @@ def _vigie(processes: int, *, recovery: bool) -> Callable[[Place], Command]:
             "VIGIE_LOG_DIRECTORY": str(place.state / "logs"),
             "VIGIE_TRANSACTIONS_TOPIC": place.transactions,
             "VIGIE_SCORED_TOPIC": place.scored,
-            **{f"VIGIE_{name}_TOPIC": f"{name.lower()}-{place.scored}" for name in ("LABELS", "ALERTS", "REJECTED")},
+            "VIGIE_ALERTS_TOPIC": place.alerts,
+            **{f"VIGIE_{name}_TOPIC": f"{name.lower()}-{place.scored}" for name in ("LABELS", "REJECTED")},
         }
         return words, {**environments.environment(environments.here()), **variables}
 
@@ -100,9 +103,9 @@ UNSAVED: Final = "vigie-1-unsaved"
 OURS: Final = frozenset({VIGIE, TWO, UNSAVED})
 NAIVE, LOOP, QUIX, FLINK, STOCK = "naive", "loop", "quix", "flink", "bytewax-stock"
 ALL: Final = (
-    Contender(VIGIE, "Vigie, 1 process", "exactly once, saved each second", _vigie(1, recovery=True)),
-    Contender(TWO, "Vigie, 2 processes", "exactly once, saved each second", _vigie(2, recovery=True)),
-    Contender(UNSAVED, "Vigie, 1 process, no recovery", "none after a crash", _vigie(1, recovery=False)),
+    Contender(VIGIE, "Vigie, 1 process", "exactly once, saved each second", _vigie(1, recovery=True), alerts=True),
+    Contender(TWO, "Vigie, 2 processes", "exactly once, saved each second", _vigie(2, recovery=True), alerts=True),
+    Contender(UNSAVED, "Vigie, 1 process, no recovery", "none after a crash", _vigie(1, recovery=False), alerts=True),
     Contender(LOOP, "Hand-written loop", "none", _ours("-m", "bench.peers.loop")),
     Contender(STOCK, "Bytewax, stock connectors", "at least once, saved each second", _stock),
     # A JVM compiles while it runs: in short runs PyFlink takes half as much CPU again for each score.

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ CURVE: Final = 60  # points of a distribution's curve
 EXTRA: Final = 0.2  # of the accounts have had a second transaction before live traffic begins
 
 Floats = NDArray[np.float64]
+Child = AbstractContextManager[subprocess.Popen[str]]
 
 
 def percentiles(latencies: Floats) -> list[float | None]:
@@ -113,8 +115,9 @@ class Live:
         own, began, all_of_it = self.run.program.usage(), time.monotonic(), busy()
         with tempfile.TemporaryDirectory(prefix="arrivals-") as folder:
             file = Path(folder) / "arrivals.npy"
-            words = [self._course.bootstrap, self.run.place.scored, str(count), str(file), str(QUIET)]
-            with _child("bench.arrivals", words) as reader:
+            topics = [self.run.place.scored] + [self.run.place.alerts] * self._contender.alerts
+            words = [self._course.bootstrap, str(count), str(file), str(QUIET), *topics]
+            with child("bench.arrivals", words) as reader:
                 _line(reader, "bench.arrivals")
                 schedule, late_itself = self._send(first, count, rate)
                 if reader.wait(QUIET + seconds + 60):
@@ -122,7 +125,9 @@ class Live:
             self.run.program.check()
             came = loaded(file)
         used, cores = self.run.program.usage(), (busy() - all_of_it) / (time.monotonic() - began)
-        late = latencies(schedule, first, came, PAUSE)
+        late = latencies(schedule, first, came.scores, PAUSE)
+        alerted = [nth - first for nth in came.alerts if nth - first >= round(PAUSE * rate)]
+        alerts = np.array([(came.alerts[first + nth] - schedule.due(nth)) * 1000 for nth in alerted])
         return Latency(
             contender=self._contender.name,
             accounts=self._traffic.accounts,
@@ -130,6 +135,8 @@ class Live:
             rate=rate,
             samples=len(late),
             percentiles=percentiles(late),
+            alerts=len(alerts),
+            alert_percentiles=percentiles(alerts),
             most=float(late.max()),
             curve=curve(late),
             cpu=(used.cpu - own.cpu) / count * 1e6,
@@ -139,13 +146,13 @@ class Live:
             load=os.getloadavg()[0],
         )
 
-    def steady(self, rate: float, seconds: float) -> subprocess.Popen[str]:
-        """Traffic that nobody times, at its usual place in event time; the process that sends it."""
+    def steady(self, rate: float, seconds: float) -> Child:
+        """Traffic that nobody times, at its usual place in event time; the process that sends it, and then ends."""
         return self._injector(self._sent, int(rate * seconds), rate, str(self._traffic.begin))
 
-    def _injector(self, first: int, count: int, rate: float, *more: str) -> subprocess.Popen[str]:
+    def _injector(self, first: int, count: int, rate: float, *more: str) -> Child:
         words = [self._course.bootstrap, self._topic, str(self._traffic.accounts), str(first), str(count), str(rate)]
-        return _child("bench.schedule", [*words, *more])
+        return child("bench.schedule", [*words, *more])
 
     def _send(self, first: int, count: int, rate: float) -> tuple[Schedule, float]:
         with self._injector(first, count, rate) as injector:
@@ -156,8 +163,14 @@ class Live:
         return Schedule(begin, rate, count), late
 
 
-def _child(module: str, words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True)
+@contextmanager
+def child(module: str, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A module as a process that does not outlive its use."""
+    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _line(process: subprocess.Popen[str], name: str) -> str:

@@ -126,9 +126,9 @@ def _bars(outcome: Outcome, what: str, title: str, reading: str, *, unit: str, f
 def _latency(outcome: Outcome) -> list[Part]:
     reading = (
         "Milliseconds from the instant at which a transaction was to be sent, on a schedule that no delay moves, to "
-        "the instant at which a reader of committed data in another process held its score. `of what it can`: the "
-        "share of the contender's own throughput from a backlog, measured without an injector. A percentile is "
-        f"exact, and given where at least {BEHIND} values lie beyond it. `cores busy` counts "
+        "the instant at which a reader of committed data in another process held its score, and its alert. `of what "
+        "it can`: the share of the contender's own throughput from a backlog, measured without an injector. A "
+        f"percentile is exact, and given where at least {BEHIND} values lie beyond it. `cores busy` counts "
         "all that ran, injector, reader and broker, too: where no core was free, latency is that of a full machine."
     )
     rows = tuple(tables.latency_rows(outcome))

@@ -28,6 +28,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """A contender under live traffic; ``percentiles`` in milliseconds, of ``bench.latency.PERCENTILES``.
 
     ``share``: of the contender's saturation. ``curve``: one in so many is slower, and by how many milliseconds.
+    ``alerts``, ``alert_percentiles``: the same for alerts, where the contender writes any.
     ``late``: milliseconds by which the injector itself was late, its 99th percentile. ``busy``: cores that were busy
     with anything, injector, reader and broker among it.
     """
@@ -38,6 +39,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     samples: int
     percentiles: list[float | None]
+    alerts: int
+    alert_percentiles: list[float | None]
     most: float
     curve: list[tuple[float, float]]
     cpu: float

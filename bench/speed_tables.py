@@ -12,11 +12,12 @@ from rich.table import Table
 from bench.latency import PERCENTILES
 from bench.speed_results import Goal, Latency, Outcome, goals
 
-WIDTH: Final = 140
+WIDTH: Final = 160
 Rows = list[tuple[str, ...]]
 SPEEDS: Final = ("", "scored/s", "CPU s/million", "broker's", "memory MB", "after a crash")
 LATENCIES: Final = (
-    "", "accounts", "a second", "of what it can", *(f"p{p:g}" for p in PERCENTILES), "most", "samples", "CPU s/million",
+    "", "accounts", "a second", "of what it can", *(f"p{p:g}" for p in PERCENTILES), "most", "samples",
+    "alerts' p90", "alerts' p99", "alerts", "CPU s/million",
     "injector late",
     "cores busy",
     "load",
@@ -51,6 +52,8 @@ def latency_rows(outcome: Outcome) -> Rows:
             *("-" if p is None else milliseconds(p) for p in found.percentiles),
             milliseconds(found.most),
             f"{found.samples:,}",
+            *("-" if p is None else milliseconds(p) for p in found.alert_percentiles[1:3]),
+            f"{found.alerts:,}",
             f"{found.cpu:,.0f}",
             milliseconds(found.late),
             f"{found.busy:.1f}",

@@ -6,6 +6,7 @@
     ├── InvalidSetting     an environment variable or option with an unusable value
     ├── InvalidBundle      a model bundle that does not fit this code, or is damaged
     ├── InvalidStore       a recovery store that is incomplete, in use, or of something else
+    ├── MeetingFailure     processes of a flow that do not come together, or do not fit each other
     ├── ExportRefused      a model whose ONNX graph does not score as the library does
     ├── KafkaFailure       a broker, topic or delivery problem that the flow cannot outlive
     └── ContenderFailure   a contender of the speed benchmark that died, stood still, or scored differently
@@ -48,6 +49,10 @@ class InvalidBundle(VigieError):
 
 class InvalidStore(VigieError):
     """A recovery store that the flow must not resume from."""
+
+
+class MeetingFailure(VigieError):
+    """The processes of a flow did not all come, or work on different terms; the message says which or what."""
 
 
 class ExportRefused(VigieError):

@@ -236,8 +236,12 @@ class EntityStates:
         if 3 * self._marks[SLABS_LIVE] >= 2 * self._marks[SLABS_TOP]:
             for pool in (self._events, self._refs):
                 _lengthen(pool, len(pool) + 2 * size)
-            return
-        length = slots_needed(self._rows) * 5 // 4 + 2 * size + 64
+        else:
+            self.compact(2 * size + 64)
+
+    def compact(self, room: int = 0) -> None:
+        """Leaves no free slots between the events of entities, and at least so many after them."""
+        length = slots_needed(self._rows) * 5 // 4 + room
         events, refs = np.zeros((length, 2), np.int64), np.zeros((length, self._refs.shape[1]), np.int32)
         compact(self._rows, self._events, self._refs, events, refs, self._marks)
         self._events, self._refs = events, refs

@@ -4,23 +4,30 @@
 
 Runs ``python -m bytewax.run flows.score`` with the options given, which is just as safe; with a recovery directory, a
 snapshot each second is the default. With ``-p``, as many processes as that share the work: they end together, cleanly
-when this one is told to stop, and with an error as soon as one of them does.
+when this one is told to stop, and with an error as soon as one of them does. Where ``VIGIE_PODS`` is set, this is one
+of so many pods of a StatefulSet.
 """
 
 from __future__ import annotations
 
+import signal
+import sys
+
+if __name__ == "__main__":
+    # The first process of a container hears no signal that it does not ask for, and all that follows takes a while.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
 import argparse
 import os
 import runpy
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Final
 
 from features.errors import VigieError
+from flows import invocation
 from flows.local_kafka import HOST, free_port
 from flows.settings import Settings
 
@@ -39,7 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--processes is {options.processes}; give at least 1")
     if options.recovery_directory:
         others += ["-r", options.recovery_directory, "-s", options.snapshot_interval, "-b", options.backup_interval]
-    return _run(others) if options.processes == 1 else _run_cluster(options.processes, others)
+    try:
+        settings = Settings.from_environment(os.environ)
+        if settings.pods is not None:
+            if options.processes != 1:
+                parser.error(f"--processes is {options.processes}, but VIGIE_PODS is set: a pod is one process")
+            others += invocation.of_pod(settings.pods, os.environ)
+    except VigieError as error:
+        print(f"vigie: {error}", file=sys.stderr)
+        return 1
+    if options.processes == 1:
+        return _run(others)
+    return _run_cluster(options.processes, others, settings.stop_timeout.total_seconds() + PEERS_END)
 
 
 def _run(options: Sequence[str]) -> int:
@@ -58,12 +76,7 @@ def _run(options: Sequence[str]) -> int:
     return 0
 
 
-def _run_cluster(count: int, options: Sequence[str]) -> int:
-    try:
-        patience = Settings.from_environment(os.environ).stop_timeout.total_seconds() + PEERS_END
-    except VigieError as error:
-        print(f"vigie: {error}", file=sys.stderr)
-        return 1
+def _run_cluster(count: int, options: Sequence[str], patience: float) -> int:
     addresses = ";".join(f"{HOST}:{free_port()}" for _ in range(count))
     command = [sys.executable, "-m", "flows", *options, "-a", addresses, "-i"]
     workers: list[subprocess.Popen[bytes]] = []

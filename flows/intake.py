@@ -44,6 +44,7 @@ class Intake:
         # An id is needed until a repeat of it would be too late, which the watermark says; from there on by choice.
         self._ids_kept = (settings.duplicate_horizon - settings.allowed_lateness) // MICROSECOND
         self._dealer = Dealer(workers)
+        self.keys = self._dealer.keys  # of the shards, one of each worker
         self._recent = RecentIds()
         self._watermark = watermark
         self._journal = None
@@ -74,7 +75,10 @@ class Intake:
                 out.append(event)
         if not read and not labels:
             return out
-        transactions = Transactions.of([reading.event for reading in read if isinstance(reading.event, Transaction)])
+        arrived = np.fromiter((reading.message.timestamp()[1] for reading in read), np.int64, len(read))
+        transactions = Transactions.of(
+            [reading.event for reading in read if isinstance(reading.event, Transaction)], arrived
+        )
         late = np.fromiter((reading.late for reading in read), np.bool_, len(read))
         late |= transactions.timestamp < watermark
         repeated = self._repeats(transactions, late, watermark)

@@ -42,6 +42,7 @@ class Lane(Generic[T]):
         self.offset = self.read_to = offset  # of the first record that has not left, and that was not read
         self.lead = self.left = lead  # the newest event time read, and that has left
         self.at_end = False  # as far as Kafka has told
+        self.end: int | None = None  # the offset after its last record, as far as Kafka has told
         self.moved = False  # since the end was last looked for
         self.paused = False
         self.given_up = False  # taken to be at its end because it delivered nothing
@@ -49,9 +50,14 @@ class Lane(Generic[T]):
         self.missed = 0.0  # seconds that the others have waited for it
         self.waiting: deque[tuple[int, int, T]] = deque()
 
+    def lag(self) -> int | None:
+        """How many records have not left; None before Kafka has told where the partition ends."""
+        return None if self.end is None else max(0, self.end - self.offset)
+
     def reached_end(self, offset: int) -> None:
         """Kafka says that there is no more before ``offset``; marks that no record reaches may lie between."""
         self.at_end, self.moved, self.given_up = True, False, False
+        self.end = offset
         self.read_to = max(self.read_to, offset)
         if not self.waiting:
             self.offset = self.read_to

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Self, TextIO
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from features.errors import KafkaFailure
 from flows.kafka_install import CONFIG_DIR, KAFKA_VERSION, install, java, progress
@@ -209,15 +209,19 @@ class LocalKafka:
         # Connections are refused at first: try again soon, and do not log it.
         patient = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, **patient})
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise KafkaFailure(f"Kafka failed to start (exit code {process.returncode}). {self._tail()}")
             with suppress(KafkaException):
-                topics = client.list_topics(timeout=1).topics.values()
-                if all(part.leader >= 0 for topic in topics for part in topic.partitions.values()):
-                    return
-                time.sleep(0.05)
+                topics = client.list_topics(timeout=1).topics.items()
+                parts = [TopicPartition(name, number) for name, topic in topics for number in topic.partitions]
+                # After a crash the listing names the leaders of before it: only one that answers does lead.
+                for end in client.list_offsets(dict.fromkeys(parts, latest), request_timeout=1).values():
+                    end.result()
+                return
+            time.sleep(0.05)
         raise KafkaFailure(f"Kafka did not answer within {self._start_timeout:g} seconds. {self._tail()}")
 
     def _tail(self) -> str:

@@ -30,6 +30,7 @@ class Messages:
         alerts = dict(zip(alerted.tolist(), self._model.reasons(decisions.features[alerted]), strict=True))
         metrics.SCORED.inc(len(of))
         metrics.ALERTS.inc(len(alerts))
+        metrics.SCORE.observe(decisions.scores)
         columns = zip(
             of.transaction_id,
             of.account_id,
@@ -39,10 +40,11 @@ class Messages:
             decisions.scores,
             decisions.anomaly_scores,
             decisions.alerts,
+            of.arrived.tolist(),
             strict=True,
         )
         messages = []
-        for i, (identity, account, merchant, amount, at, score, anomaly, alert) in enumerate(columns):
+        for i, (identity, account, merchant, amount, at, score, anomaly, alert, arrived) in enumerate(columns):
             message = ScoredMessage(
                 identity, account, merchant, amount, at, score, anomaly, alert, model.version, scored_at
             )
@@ -53,7 +55,7 @@ class Messages:
             if alert:
                 fields = msgspec.structs.asdict(message) | {"features": features}
                 alert_value = _encode(AlertMessage(**fields, threshold=model.threshold, reasons=alerts[i]))
-            messages.append((account, Outgoing(account.encode(), _encode(message), {}, alert_value)))
+            messages.append((account, Outgoing(account.encode(), _encode(message), {}, alert_value, arrived)))
         return messages
 
     def rejected(self, rejection: Rejection) -> tuple[str, Outgoing]:

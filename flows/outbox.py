@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from features.errors import InvalidSetting, KafkaFailure
-from flows import topics
+from flows import metrics, topics
 from flows.invocation import Invocation
 from flows.records import Outgoing
 from flows.settings import Settings
@@ -125,6 +125,8 @@ class Outbox:
                     KafkaFailure(f"the outbox {self._name} failed: {error!r}; the flow stops so that none is lost")
                 )
                 raise
+            now = time.time()
+            metrics.LATENCY.observe([now - r.arrived / 1000 for p in batch for r in p.records if r.arrived])
             with self._changed:
                 self._ends |= ends
                 self._under_way = False
@@ -238,12 +240,12 @@ class Outbox:
 
 
 def open_outbox(settings: Settings, place: Invocation, processes: int) -> Outbox:
-    """The outbox of this process; ``processes``: how many the flow may have had before.
+    """The outbox of this process; ``processes``: how many the flow may have had before, where that is known.
 
-    Where those were more, this process also fences its share of the ones that have no successor.
+    Where those were more, this process also fences the ones that have no successor.
     """
     prefix = f"{settings.group}-{settings.scored_topic}"
-    left = range(place.count + place.index, processes, place.count)
+    left = range(place.count, processes)
     with ThreadPoolExecutor() as pool:
         for fenced in [pool.submit(_fence, settings.kafka, f"{prefix}-{index}", settings.patience) for index in left]:
             fenced.result()
@@ -287,7 +289,3 @@ def _take_over(producer: Producer, name: str, timeout: float) -> None:
                 ) from exception
         else:
             return
-
-
-def _pairs(record: Outgoing) -> list[tuple[str, str | bytes | None]]:
-    return list(record.headers.items())

@@ -32,7 +32,11 @@ class Rejection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transactions:
-    """Transactions in the order of reading, as columns named as the fields of ``Transaction`` are."""
+    """Transactions in the order of reading, as columns named as the fields of ``Transaction`` are.
+
+    And ``arrived``: the Kafka timestamps of their messages, in milliseconds since 1970; 0 of those that earlier runs
+    have read.
+    """
 
     transaction_id: list[str]
     account_id: list[str]
@@ -42,9 +46,10 @@ class Transactions:
     transaction_type: list[str | None]
     location: list[str | None]
     device_id: list[str | None]
+    arrived: NDArray[np.int64]
 
     @classmethod
-    def of(cls, events: Sequence[Transaction]) -> Transactions:
+    def of(cls, events: Sequence[Transaction], arrived: NDArray[np.int64] | None = None) -> Transactions:
         """The columns of transactions."""
         n = len(events)
         return cls(
@@ -56,6 +61,7 @@ class Transactions:
             [e.transaction_type for e in events],
             [e.location for e in events],
             [e.device_id for e in events],
+            np.zeros(n, np.int64) if arrived is None else arrived,
         )
 
     def __len__(self) -> int:
@@ -78,6 +84,7 @@ class Transactions:
             [self.transaction_type[i] for i in chosen],
             [self.location[i] for i in chosen],
             [self.device_id[i] for i in chosen],
+            self.arrived[places],
         )
 
 
@@ -136,6 +143,16 @@ class ForMerchants:
     labels: list[tuple[int, Label]]
 
 
+class Beat(NamedTuple):
+    """The reader's word to one process that an epoch has closed in all of them; see ``flows.pulse``.
+
+    ``key``: of a shard of that process. ``replayed``: whether what earlier runs had read was given back by then.
+    """
+
+    key: str
+    replayed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class MerchantRows:
     """The merchants' features of transactions that one shard of the accounts got: float32 [len(there), features]."""
@@ -166,12 +183,17 @@ class Decisions:
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A message on its way to a topic; ``alert``: the value of the alert that it goes with, under the same key."""
+    """A message on its way to a topic.
+
+    ``alert``: the value of the alert that it goes with, under the same key. ``arrived``: the Kafka timestamp of the
+    message that it answers, in milliseconds since 1970, where the time that this took is to be measured; else 0.
+    """
 
     key: bytes | None
     value: bytes | None
     headers: dict[str, str]
     alert: bytes | None = None
+    arrived: int = 0
 
 
 class Reason(msgspec.Struct):

@@ -16,11 +16,11 @@ from bytewax.dataflow import Dataflow, Stream
 
 from features.definitions import Feature
 from features.errors import VigieError
-from flows.intake import Dealt
 from flows.messages import Messages
-from flows.records import Candidates, ForAccounts, ForMerchants, MerchantRows, Rejection
+from flows.pulse import Pulse
+from flows.records import Beat, Candidates, ForAccounts, ForMerchants, MerchantRows, Rejection
 from flows.sink import KafkaSink
-from flows.source import KafkaSource
+from flows.source import Item, KafkaSource
 from flows.start import start
 from flows.windows import AccountWindows, MerchantWindows
 
@@ -30,14 +30,14 @@ A = TypeVar("A")
 def flow() -> Dataflow:
     """The whole pipeline, from Kafka to Kafka, as the environment sets it; ``bytewax.run`` calls this."""
     try:
-        settings, place, bundle, model, outbox, memory, first, begins = start()
+        settings, place, bundle, model, outbox, memory, first, begins, vitals = start()
     except VigieError as error:
         raise SystemExit(f"vigie: {error}") from error
     messages = Messages(model, scored_features=settings.scored_features)
     scored_topic, rejected_topic = settings.outputs
 
     vigie = Dataflow("vigie")
-    read = op.input("read_v2", vigie, KafkaSource(settings, place, memory, first))  # Rejection | Dealt
+    read = op.input("read_v2", vigie, KafkaSource(settings, place, memory, first))  # Rejection | Dealt | Beat
     candidates = with_features(read, bundle.features)
     decisions = op.map("score", candidates, model.score)  # Decisions
     scored = op.flat_map("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)
@@ -46,10 +46,11 @@ def flow() -> Dataflow:
     rejects = KafkaSink(settings, rejected_topic, outbox, begins.get(rejected_topic), cut=True)
     op.output("scored_v1", op.flat_map_batch("scored_by_partition", scored, scores.by_partition), scores)
     op.output("rejected_v1", op.flat_map_batch("rejected_by_partition", refused, rejects.by_partition), rejects)
+    op.stateful_batch("pulse_v1", op.key_on("beat_by_shard", only(read, Beat), by_shard), lambda _: Pulse(vitals))
     return vigie
 
 
-def with_features(read: Stream[Rejection | Dealt], features: Sequence[Feature]) -> Stream[Candidates]:
+def with_features(read: Stream[Item], features: Sequence[Feature]) -> Stream[Candidates]:
     """Each transaction with its features, once."""
     for_merchants = op.key_on("by_merchant", only(read, ForMerchants), by_shard)
     merchants = op.stateful_batch("merchant_windows_v2", for_merchants, lambda _: MerchantWindows(features))
@@ -66,6 +67,6 @@ def only(stream: Stream[object], kind: type[A]) -> Stream[A]:
     return op.filter_map(step_id, stream, lambda item: item if isinstance(item, kind) else None)
 
 
-def by_shard(part: ForAccounts | ForMerchants | MerchantRows) -> str:
+def by_shard(part: ForAccounts | ForMerchants | MerchantRows | Beat) -> str:
     """The worker that it goes to."""
     return part.key

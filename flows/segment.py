@@ -138,13 +138,16 @@ def _events(blocks: Sequence[_Block], texts: Sequence[list[str | None]]) -> Even
     for i, known in enumerate(texts):
         codes = np.frombuffer(b"".join(block.codes[i] for block in blocks), np.uint32)
         columns.append([known[code] for code in codes.tolist()])
-    accounts, merchants, *optional = columns
+    accounts, merchants, kinds, locations, devices = columns
     transactions = Transactions(
         [text for block in blocks for text in block.transaction_ids],
         cast("list[str]", accounts),  # nobody writes an event without these two
         cast("list[str]", merchants),
         np.frombuffer(b"".join(block.amounts for block in blocks), np.int64),
         np.frombuffer(b"".join(block.timestamps for block in blocks), np.int64),
-        *optional,
+        kinds,
+        locations,
+        devices,
+        np.zeros(sum(len(block.transaction_ids) for block in blocks), np.int64),
     )
     return transactions, [Label(*fields) for block in blocks for fields in block.labels]

@@ -39,6 +39,9 @@ class Settings:
     expired_offsets: Literal["refuse", "skip"]
     kafka_timeout: timedelta
     stop_timeout: timedelta
+    pods: int | None
+    http_port: int | None
+    stall_timeout: timedelta
     log_level: str
     log_directory: Path
 
@@ -96,6 +99,9 @@ class Settings:
             ),
             kafka_timeout=_span(environment, "VIGIE_KAFKA_TIMEOUT", "30s"),
             stop_timeout=_span(environment, "VIGIE_STOP_TIMEOUT", "20s"),
+            pods=_count(environment, "VIGIE_PODS", "") if "VIGIE_PODS" in environment else None,
+            http_port=_count(environment, "VIGIE_HTTP_PORT", "") if "VIGIE_HTTP_PORT" in environment else None,
+            stall_timeout=_span(environment, "VIGIE_STALL_TIMEOUT", "6m"),
             log_level=_choice(environment, "VIGIE_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             log_directory=Path(get("VIGIE_LOG_DIRECTORY", "logs")),
         )

@@ -17,8 +17,9 @@ own records stays the same for a whole epoch and is part of the state, or is loo
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -32,7 +33,7 @@ from flows.intake import Dealt, Intake, Reading, rejection
 from flows.invocation import Invocation
 from flows.journal import NOTHING, Memory, Position
 from flows.lanes import Lane, Lanes, Parse, PartitionId
-from flows.records import Rejection
+from flows.records import Beat, Rejection
 from flows.settings import GROUP, Settings
 
 BATCH: Final = 1000  # records a poll
@@ -40,6 +41,7 @@ BATCH: Final = 1000  # records a poll
 _log = logging.getLogger(__name__)
 
 
+Item = Rejection | Dealt | Beat
 Place = tuple[str, int, int]  # topic, partition, offset
 
 
@@ -63,7 +65,7 @@ class Positions(NamedTuple):
 NOWHERE: Final = Positions({}, {}, 0, 0)
 
 
-class KafkaSource(FixedPartitionedSource[Rejection | Dealt, Positions]):
+class KafkaSource(FixedPartitionedSource[Item, Positions]):
     """Transactions and labels, dealt to the workers' shards, with a ``Rejection`` for each record that is neither.
 
     ``first``: where it begins without a saved state. ``until``: offsets at which reading ends; see ``Reader``.
@@ -96,7 +98,7 @@ class KafkaSource(FixedPartitionedSource[Rejection | Dealt, Positions]):
         return Reader(self.settings, positions, intake, self.until)
 
 
-class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
+class Reader(StatefulSourcePartition[Item, Positions]):
     """Reads all partitions with one consumer; for ever, or with ``until`` to where all partitions named there are.
 
     First it gives back what the journal remembers.
@@ -113,6 +115,8 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
     ) -> None:
         self._intake = intake
         self._past = intake.past()
+        self._replayed = False  # whether that was all of the past
+        self._beat: bool | None = False  # whether it was when the last epoch closed; None when that was told
         self._until = until or {}
         self._tolerance = settings.future_tolerance // MICROSECOND
         self._lateness = settings.allowed_lateness // MICROSECOND
@@ -147,14 +151,26 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
             lanes[key] = Lane(parsers[key[0]], offset, positions.leads.get(key, 0), settles=settles)
         self._lanes = Lanes(lanes)
         self._consumer.assign([TopicPartition(*key, lane.offset) for key, lane in lanes.items()])
+        self._show(lanes)
 
-    def next_batch(self) -> Iterable[Rejection | Dealt]:
-        """The records that are next in event time, as far as that is known; never blocks."""
+    def next_batch(self) -> Iterable[Item]:
+        """The records that are next in event time, as far as that is known; never blocks.
+
+        In an epoch's first batch also that the epoch before has closed (``flows.pulse``).
+        """
         if stop.requested.is_set() or self._has_arrived():
             self._progress.tick(final=True)
             raise StopIteration
+        items = self._next()
+        if self._beat is None:
+            return items
+        replayed, self._beat = self._beat, None
+        return [*(Beat(key, replayed) for key in self._intake.keys), *items]
+
+    def _next(self) -> Sequence[Rejection | Dealt]:
         for remembered in self._past:
             return remembered
+        self._replayed = True
         now = microseconds(datetime.now(UTC))
         messages = self._consumer.consume(BATCH, 0)
         for message in messages:
@@ -163,6 +179,7 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
             metrics.READ.labels(topic).inc(number)
         for key, lane in self._lanes.moved():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
+            lane.end = high
             lane.at_end = lane.read_to >= min(high, self._until.get(key, high))
         released = self._lanes.release(now)
         for key, full in self._lanes.throttle():
@@ -185,6 +202,7 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
             self._consumer.commit(offsets=offsets, asynchronous=True)
         self._durable = self._lanes.offsets()
         self._watermark = self._next_watermark
+        self._beat = self._replayed
         self._taken_at = microseconds(datetime.now(UTC))
         if self._ahead:
             # What lies behind is done with; a run that ends before it came to the rest leaves it to the next one.
@@ -196,6 +214,18 @@ class Reader(StatefulSourcePartition[Rejection | Dealt, Positions]):
         """Leaves Kafka."""
         self._consumer.close()
         self._intake.close()
+
+    def _show(self, lanes: Mapping[PartitionId, Lane[Reading]]) -> None:
+        """From now on the metrics tell of these lanes; their threads read what this one writes, whole numbers."""
+        for (topic, number), lane in lanes.items():
+            metrics.READ.labels(topic)
+            metrics.CONSUMER_LAG.read(lane.lag, topic, str(number))
+        metrics.WATERMARK_LAG.read(self._behind)
+
+    def _behind(self) -> float | None:
+        """Seconds from the event time that has been reached to now; None where nothing has been read."""
+        reached = self._next_watermark + self._lateness
+        return time.time() - reached / 1e6 if self._next_watermark > 0 else None
 
     def _take(self, message: Message, latest: int) -> None:
         topic, number, offset, error = message.topic(), message.partition(), message.offset(), message.error()

@@ -1,4 +1,7 @@
-"""What must be there before the engine starts: settings, a model, topics, a clean store, the right to write."""
+"""What must be there before the engine starts: settings, a model, topics, a clean store, the right to write, peers.
+
+Process 0 does last what the others wait for, so that its engine listens by the time that theirs look for it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from features.bundle import Bundle, load
 from features.definitions import reach
 from features.errors import InvalidStore
 from features.transaction import MICROSECOND
-from flows import handover, invocation, logs, stop, store, topics
+from flows import handover, health, hold, invocation, logs, meeting, metrics, stop, store, terms, topics
 from flows.invocation import Invocation
 from flows.journal import Memory
+from flows.meeting import Welcome
 from flows.model import Model
 from flows.outbox import Outbox, open_outbox
+from flows.pulse import Vitals
 from flows.settings import Settings
 from flows.source import NOWHERE, Positions
 from flows.windows import make_ready
@@ -24,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
-    """All of it. ``first``: where to read from without a saved state. ``begins``: see ``store.Begins.outputs``."""
+    """All of it. ``first``: where to read from without a saved state. ``begins``: see ``store.Begins.outputs``.
+
+    ``memory`` and ``first`` are those of process 0, which alone reads.
+    """
 
     settings: Settings
     place: Invocation
@@ -34,6 +42,7 @@ class Started(NamedTuple):
     memory: Memory | None
     first: Positions
     begins: store.Ends
+    vitals: Vitals
 
 
 def start() -> Started:
@@ -41,21 +50,46 @@ def start() -> Started:
     settings = Settings.from_environment(os.environ)
     place = invocation.of_process()
     logs.set_up(settings.log_level, settings.log_directory, place.name)
+    stop.on_signals(settings.stop_timeout)
+    vitals = Vitals(settings.stall_timeout.total_seconds(), settings.patience)
+    health.tell(settings, place, vitals)
     bundle = load(settings.model)
+    metrics.show_model(bundle.manifest)
     model = Model(bundle)
     make_ready(bundle.features)
     topics.partitions(settings, settings.topics)
-    kept = _prepare(settings, place, bundle)
-    outbox = open_outbox(settings, place, kept.processes if kept else 0)
-    stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
+    if place.index == 0:
+        outbox, kept, told = _first(settings, place, bundle)
+    else:
+        outbox, told = _other(settings, place, bundle)
+        kept = None
+    stop.unless_connected(settings.kafka_timeout)
     _log.info("scoring", extra={"model": model.version, "threshold": model.threshold, "kafka": settings.bootstrap})
     if kept is None:
-        return Started(settings, place, bundle, model, outbox, None, NOWHERE, {})
+        return Started(settings, place, bundle, model, outbox, None, NOWHERE, told.begins, vitals)
     offsets = {
         (topic, n): offset for topic, of_topic in kept.begins.inputs.items() for n, offset in enumerate(of_topic)
     }
     first = Positions(offsets, {}, 0, kept.made_at)
-    return Started(settings, place, bundle, model, outbox, kept.memory, first, kept.begins.outputs)
+    return Started(settings, place, bundle, model, outbox, kept.memory, first, told.begins, vitals)
+
+
+def _first(settings: Settings, place: Invocation, bundle: Bundle) -> tuple[Outbox, store.Store | None, Welcome]:
+    """The process that reads, and has the store; the others wait for it."""
+    with meeting.Host(place, terms.of_process(settings, place, bundle), settings.patience) as host:
+        kept = _prepare(settings, place, bundle)
+        outbox = open_outbox(settings, place, kept.processes if kept else 0)
+        told = Welcome(kept.begins.outputs, kept.mark) if kept else Welcome()
+        host.welcome(told)
+    return outbox, kept, told
+
+
+def _other(settings: Settings, place: Invocation, bundle: Bundle) -> tuple[Outbox, Welcome]:
+    """A process that only computes and writes. Before it was let in, it takes over nobody's right to write."""
+    told = meeting.attend(place, terms.of_process(settings, place, bundle), settings.patience)
+    if place.recovery is not None:
+        hold.visit(place.recovery, told.mark)
+    return open_outbox(settings, place, 0), told
 
 
 def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Store | None:
@@ -63,7 +97,7 @@ def _prepare(settings: Settings, place: Invocation, bundle: Bundle) -> store.Sto
         _log.warning("no recovery directory (-r): after a stop the flow starts anew, and writes all anew")
         return None
     owner = store.Owner(reach(bundle.features) // MICROSECOND, topics.ids(settings))
-    kept = store.prepare(place.recovery, place, owner, lambda: _begins(settings), settings.patience)
+    kept = store.prepare(place.recovery, place.count, owner, lambda: _begins(settings))
     if not kept.resumes:
         _check_beginning(settings, place.recovery)
     return kept

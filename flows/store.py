@@ -2,7 +2,7 @@
 
 Bytewax leaves in the store what an epoch had written when it was cut short, and uses the epoch's number again. After
 two crashes in a row it can so take up a state that belongs to the first run, and count input twice. ``prepare`` removes
-those rows; it runs in every process before its engine starts, and no engine starts before all processes are there.
+those rows; it runs in process 0, and no engine starts before it is done.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
 from features.transaction import MICROSECOND, microseconds
-from flows import roll
-from flows.invocation import Invocation
+from flows import hold
 from flows.journal import Memory, sync
 
-PARTITIONS: Final = 32  # many, since resuming takes the square of the rows in one; fixed for the store's life
+PARTITIONS: Final = 1  # at every epoch's end the engine waits for the disk once for each of them
 IDENTITY: Final = "vigie.json"
 MAKING: Final = "making"  # a file that is there while the partitions are made
 JOURNAL: Final = "journal"  # the folder of what was read
@@ -57,7 +56,7 @@ class Store(NamedTuple):
     """What a prepared store has noted.
 
     ``memory``: where the reader keeps what was read, and for how long. ``made_at``: in microseconds since 1970.
-    ``processes``: the most that ever worked in it. ``resumes``: whether it holds states.
+    ``processes``: the most that the flow ever had. ``resumes``: whether it holds states. ``mark``: see ``hold.take``.
     """
 
     memory: Memory
@@ -65,57 +64,49 @@ class Store(NamedTuple):
     begins: Begins
     processes: int
     resumes: bool
+    mark: str
 
 
-def prepare(directory: Path, place: Invocation, owner: Owner, begins: Callable[[], Begins], patience: float) -> Store:
+def prepare(directory: Path, processes: int, owner: Owner, begins: Callable[[], Begins]) -> Store:
     """Makes a new store, or checks one and cleans it; holds it for this process until the process ends.
 
-    ``begins``: where a flow that starts now begins; a new store notes it. ``patience``: seconds to wait for the other
-    processes. Raises ``InvalidStore`` where the store is incomplete, belongs to something else, is in use, or is not
-    where the other processes work.
+    ``processes``: how many the flow has now. ``begins``: where a flow that starts now begins; a new store notes it.
+    Raises ``InvalidStore`` where the store is incomplete, belongs to something else, or is in use.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    roll.call(directory, place, patience)
-    with roll.alone(directory):
-        parts = _parts(directory)
-        noted = _checked(directory, parts, owner) or _note(directory, _new(owner, begins()))
-        if noted["processes"] < place.count:
-            noted = _note(directory, noted | {"processes": place.count})
-        epoch = _resume_epoch(parts)
-        removed = sum(_write(part, _CUT_SHORT.format(epoch), _SPENT)[0] for part in parts)
-        resumes = any(_has_states(part) for part in parts)
+    mark = hold.take(directory)
+    parts = _parts(directory)
+    noted = _checked(directory, parts, owner) or _note(directory, _new(owner, begins()))
+    if noted["processes"] < processes:
+        noted = _note(directory, noted | {"processes": processes})
+    epoch = _resume_epoch(parts)
+    removed = sum(_write(part, _CUT_SHORT.format(epoch), _SPENT)[0] for part in parts)
+    resumes = any(_has_states(part) for part in parts)
     _log.info("recovery store", extra={"directory": directory, "resume_epoch": epoch, "cut_short_rows": removed})
     memory = Memory(directory / JOURNAL, noted["reach"])
-    return Store(
-        memory, noted["made_at"], Begins(noted["inputs_begin"], noted["outputs_begin"]), noted["processes"], resumes
-    )
+    begins_noted = Begins(noted["inputs_begin"], noted["outputs_begin"])
+    return Store(memory, noted["made_at"], begins_noted, noted["processes"], resumes, mark)
 
 
-def begin(directory: Path, owner: Owner, ends: Ends, patience: float) -> Ends:
+def begin(directory: Path, owner: Owner, ends: Ends) -> Ends:
     """Makes a new store, or takes one without states, to be filled by other means than the flow, and holds it.
 
     Until ``finish`` the flow refuses it, and ``begin`` would empty it and start over. ``ends``: where the flow's part
     of the output topics begins; what the store noted before stands where it is earlier. Returns which it is. Raises
     ``InvalidStore`` where the store has states, or is incomplete or in use.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    roll.call(directory, Invocation(directory, 0, 1, "0"), patience)
-    with roll.alone(directory):
-        parts = _parts(directory)
-        noted = _noted(directory) or _new(owner, Begins({}, ends))
-        if UNFINISHED not in noted and any(_has_states(part) for part in parts):
-            raise InvalidStore(
-                f"{directory} holds states already, and the flow goes on from them; use another recovery directory, or "
-                "remove this one to begin anew"
-            )
-        before = noted["outputs_begin"]
-        earlier = {topic: list(map(min, ends[topic], before.get(topic, ends[topic]))) for topic in ends}
-        _note(
-            directory,
-            noted | {"reach": owner.reach, "topics": owner.topics, "outputs_begin": earlier, UNFINISHED: True},
+    hold.take(directory)
+    parts = _parts(directory)
+    noted = _noted(directory) or _new(owner, Begins({}, ends))
+    if UNFINISHED not in noted and any(_has_states(part) for part in parts):
+        raise InvalidStore(
+            f"{directory} holds states already, and the flow goes on from them; use another recovery directory, or "
+            "remove this one to begin anew"
         )
-        for part in parts:
-            _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
+    before = noted["outputs_begin"]
+    earlier = {topic: list(map(min, ends[topic], before.get(topic, ends[topic]))) for topic in ends}
+    _note(directory, noted | {"reach": owner.reach, "topics": owner.topics, "outputs_begin": earlier, UNFINISHED: True})
+    for part in parts:
+        _write(part, "DELETE FROM snaps", "DELETE FROM fronts", "DELETE FROM exs", "DELETE FROM commits")
     return earlier
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -27,14 +27,21 @@ _REFUSALS: Final = {
 _log = logging.getLogger(__name__)
 
 
-def partitions(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+class Making(NamedTuple):
+    """How topics are made, beside their partitions; what is not given here is as the broker has it."""
+
+    replication_factor: int = -1
+    config: Mapping[str, str] = {}
+
+
+def partitions(settings: Settings, topics: Iterable[str], making: Making | None = None) -> dict[str, int]:
     """The number of partitions of each topic; missing topics are created where the settings allow it.
 
     Raises ``KafkaFailure`` where Kafka does not answer in time, or a topic is missing and may not be created.
     """
     wanted = list(topics)
     said: list[KafkaError] = []
-    admin = _admin(settings, said)
+    admin = client(settings, said)
     give_up = time.monotonic() + settings.patience
     while missing := [topic for topic in wanted if topic not in (found := _found(admin, settings, said))]:
         if not settings.create_topics or time.monotonic() > give_up:
@@ -42,7 +49,7 @@ def partitions(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
                 f"no topic {', '.join(missing)} at {settings.bootstrap}; create it, or set VIGIE_CREATE_TOPICS=true"
             )
         # Listed a moment after it is created, so this may have to be asked again.
-        _create(admin, missing, settings)
+        _create(admin, missing, settings, making or Making())
         time.sleep(0.1)
     return {topic: found[topic] for topic in wanted}
 
@@ -103,7 +110,7 @@ def starts(
 def ids(settings: Settings) -> dict[str, str]:
     """Kafka's own ids of the input topics, by name; one that is deleted and made again gets another."""
     names = [settings.transactions_topic, settings.labels_topic]
-    admin = _admin(settings)  # an answer needs its client until it is there
+    admin = client(settings)  # an answer needs its client until it is there
     described = admin.describe_topics(TopicCollection(names), request_timeout=settings.patience)
     try:
         return {name: str(future.result().topic_id) for name, future in described.items()}
@@ -138,7 +145,7 @@ def largest_records(settings: Settings, topics: Iterable[str]) -> dict[str, int]
     """The size in bytes of the largest record that each topic takes, with key, headers and framing."""
     names = list(topics)
     wanted = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in names]
-    admin = _admin(settings)  # as above
+    admin = client(settings)  # as above
     try:
         answers = admin.describe_configs(wanted, request_timeout=min(5.0, settings.patience))
         return {config.name: int(answer.result()["max.message.bytes"].value) for config, answer in answers.items()}
@@ -147,8 +154,11 @@ def largest_records(settings: Settings, topics: Iterable[str]) -> dict[str, int]
         return dict.fromkeys(names, DEFAULT_LARGEST)
 
 
-def _admin(settings: Settings, said: list[KafkaError] | None = None) -> AdminClient:
-    """A client; ``said`` gets the errors that it meets on its way to Kafka, at each ``poll``."""
+def client(settings: Settings, said: list[KafkaError] | None = None) -> AdminClient:
+    """A client for administration; ``said`` gets the errors that it meets on its way to Kafka, at each ``poll``.
+
+    Raises ``InvalidSetting`` where it refuses its properties.
+    """
     properties: dict[str, Any] = dict(settings.kafka)
     if said is not None:
         properties["error_cb"] = said.append
@@ -189,13 +199,17 @@ def _found(admin: AdminClient, settings: Settings, said: list[KafkaError]) -> di
             wait *= 2
 
 
-def _create(admin: AdminClient, topics: list[str], settings: Settings) -> None:
+def _create(admin: AdminClient, topics: list[str], settings: Settings, making: Making) -> None:
+    # A record with the headers of its rejection must fit where the record itself came from.
+    larger = {settings.rejected_topic: {"max.message.bytes": str(2 * DEFAULT_LARGEST)}}
     created = admin.create_topics(
         [
-            # A record with the headers of its rejection must fit where the record itself came from.
-            NewTopic(topic, settings.topic_partitions, config={"max.message.bytes": str(2 * DEFAULT_LARGEST)})
-            if topic == settings.rejected_topic
-            else NewTopic(topic, settings.topic_partitions)
+            NewTopic(
+                topic,
+                settings.topic_partitions,
+                making.replication_factor,
+                config={**larger.get(topic, {}), **making.config},
+            )
             for topic in topics
         ]
     )

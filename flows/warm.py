@@ -86,7 +86,7 @@ def from_history(settings: Settings, bundle: Bundle, directory: Path, history: p
     owner, memory, place = _filled_by_this(settings, bundle, directory)
     goes_on = _until(settings, "committed") if done else None
     begins = goes_on.begins if goes_on else topics.ends(settings, settings.outputs)
-    begins = store.begin(directory, owner, begins, settings.patience)
+    begins = store.begin(directory, owner, begins)
     taken = run(PastSource(events, positions, lateness, memory), settings, directory)
     later = int(recent["is_fraud"].sum()) - taken.labels
     known, new = sum(each.known for each in seams), sum(each.new for each in seams)
@@ -122,7 +122,7 @@ def from_topics(settings: Settings, bundle: Bundle, directory: Path, until: str)
             "them, or go on without them: --until 1970-01-01T00:00:00Z starts at what is left, with empty windows"
         )
     owner, memory, place = _filled_by_this(settings, bundle, directory)
-    begins = store.begin(directory, owner, begins, settings.patience)
+    begins = store.begin(directory, owner, begins)
     first = Positions(lows, {}, 0, 1)  # whatever was ever rejected as ahead of the clock stays so
     taken = run(KafkaSource(settings, place, memory, first, ends), settings, directory)
     wanted = reach(bundle.features) + settings.allowed_lateness

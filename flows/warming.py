@@ -23,10 +23,10 @@ from features.transaction import MICROSECOND, Label, Transaction
 from flows import stop
 from flows.intake import Dealt
 from flows.journal import NOTHING, Journal, Memory
-from flows.records import ForMerchants, Rejection, apart
+from flows.records import ForMerchants, apart
 from flows.settings import Settings
 from flows.shards import Dealer
-from flows.source import Positions
+from flows.source import Item, Positions
 from flows.tail import of_transaction
 
 BATCH: Final = 1000
@@ -46,7 +46,7 @@ class Taken:
         self.merchants: set[str] = set()
         self.latest: deque[bytes] = deque(maxlen=LATEST)
 
-    def note(self, item: Rejection | Dealt) -> Rejection | Dealt:
+    def note(self, item: Item) -> Item:
         """Counts what is in it, and gives it back; there is one worker, so the merchants' part has everything."""
         if isinstance(item, ForMerchants) and not item.past:
             self.labels += len(item.labels)
@@ -74,7 +74,7 @@ class Taken:
         return (self.newest - self.oldest) * MICROSECOND
 
 
-class PastSource(FixedPartitionedSource[Rejection | Dealt, Positions]):
+class PastSource(FixedPartitionedSource[Item, Positions]):
     """Events in order of time, remembered as if the Kafka source had read them; its state is ``positions``.
 
     ``lateness`` in microseconds. One source, for one run.
@@ -98,7 +98,7 @@ class PastSource(FixedPartitionedSource[Rejection | Dealt, Positions]):
         return PastReader(self.events, self.positions, self.lateness, Journal(self.memory, NOTHING))
 
 
-class PastReader(StatefulSourcePartition[Rejection | Dealt, Positions]):
+class PastReader(StatefulSourcePartition[Item, Positions]):
     """A thousand events at a time."""
 
     def __init__(
@@ -129,24 +129,24 @@ class PastReader(StatefulSourcePartition[Rejection | Dealt, Positions]):
         self._journal.close()
 
 
-class Nowhere(DynamicSink[Rejection | Dealt], StatelessSinkPartition[Rejection | Dealt]):
+class Nowhere(DynamicSink[Item], StatelessSinkPartition[Item]):
     """Lets what comes out go."""
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> Nowhere:  # noqa: ARG002
         """Itself: there is one worker."""
         return self
 
-    def write_batch(self, items: list[Rejection | Dealt]) -> None:
+    def write_batch(self, items: list[Item]) -> None:
         """Nothing."""
 
 
-def run(source: FixedPartitionedSource[Rejection | Dealt, Positions], settings: Settings, directory: Path) -> Taken:
+def run(source: FixedPartitionedSource[Item, Positions], settings: Settings, directory: Path) -> Taken:
     """Runs the source, its state saved in the store, to its end or until a stop is requested."""
     taken = Taken()
     flow = Dataflow("vigie")
     read = op.map("taken", op.input("read_v2", flow, source), taken.note)
     op.output("nowhere", read, Nowhere())
-    stop.on_signals(settings.kafka_timeout, settings.stop_timeout)
+    stop.on_signals(settings.stop_timeout)
     recovery = RecoveryConfig(directory, timedelta(0))  # type: ignore[no-untyped-call]  # bytewax ships without types
     run_main(flow, epoch_interval=ONE_EPOCH, recovery_config=recovery)  # type: ignore[no-untyped-call]  # as above
     return taken

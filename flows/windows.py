@@ -16,6 +16,7 @@ from bytewax.operators import StatefulBatchLogic
 
 from features.definitions import Entity, Feature
 from features.measures import own
+from features.recent import RecentIds
 from features.state import EntityStates, Plan
 from features.transaction import Transaction
 from flows import metrics
@@ -31,8 +32,12 @@ class Windows:
         plan = Plan(features, entity)
         self._fields = plan.fields
         self._id = f"{entity}_id"
-        self._idle = metrics.IDLE.labels(entity)
         self.states = EntityStates(plan)
+
+    def show(self, entity: Entity) -> None:
+        """From now on these are the states that the metrics tell of."""
+        metrics.STATE_ENTRIES.read(lambda: len(self.states), entity)
+        metrics.STATE_BYTES.read(lambda: self.states.nbytes, entity)
 
     def take(self, transactions: Transactions, out: Rows | None) -> None:
         """Writes their features to ``out``, if it is given, one after the other, and takes them in."""
@@ -45,8 +50,7 @@ class Windows:
 
     def forget(self, watermark: int) -> None:
         """Drops what no window reaches any more."""
-        if dropped := self.states.forget(watermark):
-            self._idle.inc(dropped)
+        self.states.forget(watermark)
 
 
 def make_ready(features: Sequence[Feature]) -> None:
@@ -56,6 +60,9 @@ def make_ready(features: Sequence[Feature]) -> None:
         windows = Windows(features, entity)
         windows.take(made_up, np.empty((1, sum(f.entity is entity for f in features)), np.float32))
         windows.forget(0)
+        windows.states.compact()
+    many = np.arange(100)  # more than fit before the table is made anew
+    RecentIds().repeats(many, many, many, np.zeros(len(many), np.bool_), 0)
 
 
 class MerchantWindows(StatefulBatchLogic[ForMerchants, MerchantRows, None]):
@@ -64,6 +71,7 @@ class MerchantWindows(StatefulBatchLogic[ForMerchants, MerchantRows, None]):
     def __init__(self, features: Sequence[Feature]) -> None:
         self._width = sum(f.entity is Entity.MERCHANT for f in features)
         self._windows = Windows(features, Entity.MERCHANT)
+        self._windows.show(Entity.MERCHANT)
 
     def on_batch(self, values: list[ForMerchants]) -> tuple[Iterable[MerchantRows], bool]:
         """The features of the transactions, in the order of reading, labels among them."""
@@ -102,6 +110,7 @@ class AccountWindows(StatefulBatchLogic[ForAccounts | MerchantRows, Candidates, 
         of = [f.entity for f in features]
         self._own, self._merchants = of.count(Entity.TRANSACTION), len(of) - of.count(Entity.MERCHANT)
         self._windows = Windows(features, Entity.ACCOUNT)
+        self._windows.show(Entity.ACCOUNT)
         self._pending: deque[Pending] = deque()
         self._early: dict[int, list[MerchantRows]] = {}  # of batches that are still to come
 

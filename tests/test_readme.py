@@ -152,7 +152,7 @@ def test_the_settings_table_is_complete() -> None:
 def test_the_settings_have_the_defaults_that_the_table_gives() -> None:
     given: dict[str, str] = {}
     for row in table(section("Settings")):
-        given |= dict(zip(quoted(row[0]), quoted(row[1]), strict=False))
+        given |= dict(zip(quoted(row[0]), quoted(row[1]) or [""], strict=False))  # empty is unset
     given = {name: value for name, value in given.items() if name.startswith(("VIGIE_", "KAFKA_BOOT"))}
     assert set(given) == settings_read() | {"KAFKA_BOOTSTRAP_SERVERS"}
     assert Settings.from_environment(given) == Settings.from_environment({})

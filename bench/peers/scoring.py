@@ -34,6 +34,11 @@ class Place:
     state: Path
     group: str
 
+    @property
+    def alerts(self) -> str:
+        """The topic of the alerts, for who writes any."""
+        return f"alerts-{self.scored}"
+
     @classmethod
     def from_environment(cls) -> Place:
         """As ``environment`` has put it there."""

@@ -33,6 +33,8 @@ def latency(
         rate=3000.0,
         samples=36_000,
         percentiles=[5.0, 9.0, 30.0, tail, None],
+        alerts=180,
+        alert_percentiles=[5.5, 9.5, None, None, None],
         most=95.0,
         curve=[(1.0, 2.0), (10.0, 9.0), (36_000.0, 95.0)],
         cpu=150.0,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
-from bench.latency import PERCENTILES, curve, latencies, percentiles
+from bench.arrivals import loaded
+from bench.latency import PERCENTILES, child, curve, latencies, percentiles
 from bench.schedule import Schedule
+from bench.traffic import PARTITIONS
 from features.errors import ContenderFailure
+from flows.local_kafka import LocalKafka
 
 
 def test_latency_is_from_the_intended_instant() -> None:
@@ -42,3 +50,32 @@ def test_the_curve_goes_from_the_fastest_to_the_slowest() -> None:
     assert points[-1] == pytest.approx((1000.0, 1000.0), abs=1.1)
     assert points == sorted(points)
     assert curve(np.empty(0)) == []
+
+
+def test_an_injector_ends_with_the_benchmark_that_is_interrupted() -> None:
+    words = ["localhost:1", "t", "1", "0", "1", "1"]
+    with pytest.raises(KeyboardInterrupt), child("bench.schedule", words) as injector:
+        raise KeyboardInterrupt
+    assert injector.poll() is not None
+
+
+def test_a_reader_waits_for_the_alerts_that_scores_announce(
+    kafka: LocalKafka, topics: Callable[[str, int], str], tmp_path: Path
+) -> None:
+    scored, alerts, file = topics("scored", PARTITIONS), topics("alerts", PARTITIONS), tmp_path / "arrivals.npy"
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    with child("bench.arrivals", [kafka.bootstrap_servers, "2", str(file), "20", scored, alerts]) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        producer.produce(scored, b'{"transaction_id":"t0","score":0.5,"alert":false}', partition=0)
+        producer.produce(scored, b'{"transaction_id":"t1","score":0.9,"alert":true}', partition=1)
+        assert producer.flush(30) == 0
+        with pytest.raises(subprocess.TimeoutExpired):
+            reader.wait(1)
+        producer.produce(alerts, b'{"transaction_id":"t1","score":0.9,"alert":true}', partition=2)
+        assert producer.flush(30) == 0
+        assert reader.wait(20) == 0
+    came = loaded(file)
+    assert came.scores.keys() == {0, 1}
+    assert came.alerts.keys() == {1}
+    assert came.alerts[1] - came.scores[1] > 0.9

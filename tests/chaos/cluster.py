@@ -1,4 +1,4 @@
-"""One to several workers as an orchestrator runs them: a process each, one recovery directory for all."""
+"""One to several workers as an orchestrator runs them: a process and a volume each; the first has the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ PARTITIONS: Final = 3
 
 
 class Cluster:
-    """The flow's topics, model, logs and recovery directory, and the processes that work with them."""
+    """The flow's topics, model, logs and recovery directories, and the processes that work with them.
+
+    ``recovery``: that of the first process; those of the others stay empty.
+    """
 
     def __init__(self, bootstrap: str, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         mark = uuid.uuid4().hex[:8]
@@ -53,7 +56,8 @@ class Cluster:
         addresses = ";".join(f"{HOST}:{free_port()}" for _ in range(workers))
         self.consoles = [self.folder / f"console-{self._starts:03d}-{number}" for number in range(workers)]
         for number, file in enumerate(self.consoles):
-            recovery = ["-r", str(self.recovery), "-s", "1", "-b", "0"]
+            volume = self.recovery if number == 0 else self.folder / f"recovery-{number}"
+            recovery = ["-r", str(volume), "-s", "1", "-b", "0"]
             options = ["-i", str(number), "-a", addresses, *recovery]
             with file.open("ab") as console:
                 self.processes.append(launch(self._environment, console.fileno(), self.changes, options=options))

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -184,9 +184,12 @@ class Flow:
         return [int(pid) for pid in children.split()]
 
     def kill(self) -> None:
-        """Ends the process as a crash would."""
+        """Ends the process as a crash would, and those that it has started."""
         assert self._process is not None
-        self._process.kill()
+        workers = self.workers() if self._process.poll() is None else []
+        for pid in [self._process.pid, *workers]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.ended()
 
     def ended(self) -> int:
@@ -313,3 +316,8 @@ def limit_size(bootstrap: str, topic: str, largest: int) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
     admin.incremental_alter_configs([resource])[resource].result(timeout=10)
+    give_up = time.monotonic() + 30  # it is the controller that has answered; the broker hears of it later
+    while admin.describe_configs([resource])[resource].result(timeout=10)["max.message.bytes"].value != str(largest):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    time.sleep(0.2)  # its logs do, right after what it tells

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -290,12 +291,11 @@ def test_shared_broker_gives_topics_of_a_tests_own(kafka: LocalKafka, topics: Ca
 
 
 def test_compose_file_has_the_same_version_and_values() -> None:
-    compose = (ROOT / "compose.yaml").read_text()
-    assert re.findall(r"image: (.+)", compose) == [f"apache/kafka:{KAFKA_VERSION}"]
+    broker = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["kafka"]
+    assert broker["image"] == f"apache/kafka:{KAFKA_VERSION}"
     # The rule of the image: KAFKA_X_Y is the server property x.y.
     environment = {
-        name.lower().replace("_", "."): value.strip('"')
-        for name, value in re.findall(r"^ +KAFKA_(\w+): (.+)$", compose, flags=re.MULTILINE)
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value for name, value in broker["environment"].items()
     }
     text = (ROOT / "flows" / "kafka" / "server.properties").read_text().replace("\\\n", "")
     properties = dict(line.split("=", 1) for line in text.splitlines() if line and line[0] != "#")

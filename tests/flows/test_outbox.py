@@ -95,7 +95,7 @@ def test_what_was_begun_and_not_committed_is_gone_when_the_name_is_taken_over(
 def test_a_flow_with_fewer_processes_fences_those_that_have_no_successor(kafka: LocalKafka, topics: Topics) -> None:
     chosen = settings(kafka, VIGIE_SCORED_TOPIC=topics("scored", 1))
     three = [open_outbox(chosen, Invocation(None, index, 3, str(index)), 3) for index in range(3)]
-    open_outbox(chosen, Invocation(None, 0, 1, "0"), 3)
+    open_outbox(chosen, Invocation(None, 0, 1, "0"), 3)  # process 0 knows how many there ever were
     for box in three:
         box.put([parcel(chosen.scored_topic, "late")])
         with pytest.raises(KafkaFailure, match="another process has taken over"):

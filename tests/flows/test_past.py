@@ -38,7 +38,7 @@ def test_a_history_is_remembered_and_its_positions_are(tmp_path: Path) -> None:
     whole = frame([*transactions, *labels])
     events = list(past.events_of(whole))
     memory = Memory(tmp_path / "journal", reach(FEATURES) // MICROSECOND)
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]  # bytewax ships it without types
     taken = run(PastSource(iter(events), POSITIONS, LATENESS, memory), SETTINGS, tmp_path)
     with closing(sqlite3.connect(tmp_path / "part-0.sqlite3")) as database:
         ((name, state),) = database.execute("SELECT step_id, ser_change FROM snaps")

@@ -10,9 +10,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
+import msgspec
 import pytest
 from confluent_kafka import KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from prometheus_client import REGISTRY
 
 from features.errors import KafkaFailure
 from features.transaction import Label, Transaction, microseconds
@@ -22,7 +24,7 @@ from flows.intake import Dealt, Intake, Reading, too_late
 from flows.invocation import Invocation
 from flows.journal import NOTHING, Position
 from flows.local_kafka import LocalKafka
-from flows.records import Rejection
+from flows.records import Beat, Rejection
 from flows.settings import Settings
 from flows.source import KafkaSource, Positions, Reader
 from tests.features.histories import MONDAY
@@ -43,8 +45,12 @@ class Arrival(NamedTuple):
 class Witness:
     """In place of the intake: notes what it gets."""
 
+    def __init__(self, keys: Sequence[str] = (), past: Sequence[list[Dealt]] = ()) -> None:
+        self.keys = keys
+        self._past = past
+
     def past(self) -> Iterator[list[Dealt]]:
-        yield from ()
+        yield from self._past
 
     def take(self, readings: Sequence[Reading], watermark: int) -> list[Arrival | Rejection]:
         taken: list[Arrival | Rejection] = []
@@ -451,6 +457,60 @@ def test_a_topic_without_records_gives_nothing_and_stops_when_told(kafka: LocalK
         assert batch(reader) == []
         stop.requested.set()
         with pytest.raises(StopIteration):
+            reader.next_batch()
+
+
+def test_an_epoch_begins_with_a_beat_that_says_whether_the_journal_had_been_replayed(
+    kafka: LocalKafka, topics: Topics
+) -> None:
+    settings = Settings.from_environment(Place(kafka, topics, 2).environment)
+    intake = Witness(["0-0", "1-3"], past=[[], []])
+    reader = Reader(settings, source.NOWHERE, cast("Intake", intake))
+
+    def beats() -> list[bool]:
+        found = list(reader.next_batch())
+        assert [item.key for item in found if isinstance(item, Beat)] == intake.keys[: len(found)]
+        return [item.replayed for item in found if isinstance(item, Beat)]
+
+    try:
+        assert beats() == [False, False]
+        assert beats() == [], "there is one in an epoch"
+        reader.snapshot()
+        assert beats() == [False, False], "the last of the journal was read in this epoch"
+        assert beats() == []
+        reader.snapshot()
+        assert beats() == [True, True]
+        assert beats() == []
+        reader.snapshot()
+        assert beats() == [True, True]
+    finally:
+        reader.close()
+
+
+def test_the_lag_is_what_has_not_left_and_event_time_that_of_the_slowest(kafka: LocalKafka, topics: Topics) -> None:
+    place = Place(kafka, topics, 2)
+
+    def told(what: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(f"vigie_{what}", labels)
+
+    def lag(topic: str) -> list[float | None]:
+        return [told("consumer_lag", topic=topic, partition=n) for n in ("0", "1")]
+
+    now = time.time()
+    ago = [pay(f"t{i}", day=i) for i in range(3)]
+    ago = [msgspec.structs.replace(t, timestamp=round((now - 60 * (3 - i)) * 1e6)) for i, t in enumerate(ago)]
+    place.produce((0, ago[0]), (0, ago[1]), (1, ago[2]))
+    with place.reader() as reader:
+        assert lag(place.transactions) == [None, None]
+        assert told("watermark_lag_seconds") is None
+        take(reader, 3)
+        assert lag(place.transactions) == [0, 0]
+        assert told("watermark_lag_seconds") == pytest.approx(time.time() - now + 120, abs=1)
+        assert told("read_total", topic=place.transactions) == 3
+        assert told("read_total", topic=place.labels) == 0
+        give_up = time.monotonic() + 10
+        while lag(place.labels) != [0, None]:
+            assert time.monotonic() < give_up
             reader.next_batch()
 
 

@@ -21,7 +21,8 @@ from flows import stop
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 if sys.argv[1] != "alone":  # whose peers do not come
     stop.connected.set()
-stop.on_signals(timedelta(seconds=float(sys.argv[3])), timedelta(seconds=float(sys.argv[2])))
+stop.on_signals(timedelta(seconds=float(sys.argv[2])))
+stop.unless_connected(timedelta(seconds=float(sys.argv[3])))
 print("ready", flush=True)
 if sys.argv[1] == "deaf":
     time.sleep(60)
@@ -87,4 +88,4 @@ def test_who_waits_for_peers_in_vain_gives_up(run: Run) -> None:
     with run("alone", 60, 0.5) as process:
         assert process.wait(10) == 1
         assert process.stdout is not None
-        assert "have not all met within 0.5 s (VIGIE_KAFKA_TIMEOUT)" in process.stdout.read()
+        assert "has not reached all processes within 0.5 s (VIGIE_KAFKA_TIMEOUT)" in process.stdout.read()

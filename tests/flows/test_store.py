@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,21 +13,14 @@ import pytest
 from bytewax.recovery import init_db_dir
 
 from features.errors import InvalidStore
-from flows import roll, store
-from flows.invocation import Invocation
+from flows import hold, store
 from flows.journal import Memory
 from flows.store import Owner
+from tests.flows.holding import release
 from tests.flows.traffic import DAY
 
 ENDS = {"scored": [3, 5], "rejected": [0, 0]}
 BEGINS = store.Begins({"transactions": [7]}, ENDS)
-
-
-def release() -> None:
-    """As the end of the process does."""
-    for lock in roll._held:
-        lock.close()
-    roll._held.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +33,11 @@ def owner(reach: int = 30 * DAY, topic: str = "id-1") -> Owner:
     return Owner(reach, {"transactions": topic})
 
 
-def place(directory: Path, index: int = 0, count: int = 1) -> Invocation:
-    return Invocation(directory, index, count, str(index))
-
-
-def prepare(directory: Path, reach: int = 30 * DAY, topic: str = "id-1", begins: store.Begins = BEGINS) -> store.Store:
+def prepare(
+    directory: Path, reach: int = 30 * DAY, topic: str = "id-1", begins: store.Begins = BEGINS, processes: int = 1
+) -> store.Store:
     try:
-        return store.prepare(directory, place(directory), owner(reach, topic), lambda: begins, 1.0)
+        return store.prepare(directory, processes, owner(reach, topic), lambda: begins)
     finally:
         release()
 
@@ -66,6 +55,12 @@ def snaps(directory: Path) -> set[tuple[str, int]]:
     return found
 
 
+def prepare_with_partitions(directory: Path, count: int) -> None:
+    """As stores were before there was one partition, and as Bytewax's own command makes them."""
+    init_db_dir(directory, count)  # type: ignore[no-untyped-call]  # bytewax ships it without types
+    prepare(directory)
+
+
 SNAP = "INSERT INTO snaps (step_id, state_key, snap_epoch, ser_change) VALUES ('vigie.s', ?, ?, x'00')"
 EXECUTION = "INSERT INTO exs (ex_num, worker_count, resume_epoch) VALUES (?, ?, ?)"
 FRONTIER = "INSERT INTO fronts (ex_num, worker_index, worker_frontier) VALUES (?, ?, ?)"
@@ -80,7 +75,7 @@ def test_a_new_store_is_made_and_notes_where_the_outputs_begin(tmp_path: Path) -
 
 def test_what_an_epoch_that_was_cut_short_left_is_removed(tmp_path: Path) -> None:
     """The last execution had two workers; one had reached epoch 9, the other had not got beyond where it resumed, 7."""
-    prepare(tmp_path)
+    prepare_with_partitions(tmp_path, 2)
     first, second, *_ = sorted(tmp_path.glob("part-*.sqlite3"))
     write(first, EXECUTION, [(0, 1, 1), (1, 2, 7)])
     write(second, FRONTIER, [(0, 0, 50), (1, 0, 9)])
@@ -109,7 +104,7 @@ def test_a_store_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(directory: Path, _count: int) -> None:
-        init_db_dir(directory, 2)  # type: ignore[no-untyped-call]
+        init_db_dir(directory, 2)  # type: ignore[no-untyped-call]  # bytewax ships it without types
         (directory / "part-0.sqlite3").unlink()
         (directory / "part-1.sqlite3").write_bytes(b"half of it")
         raise KeyboardInterrupt
@@ -123,7 +118,7 @@ def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path, monkeyp
 
 
 def test_a_lost_partition_is_refused_by_number(tmp_path: Path) -> None:
-    prepare(tmp_path)
+    prepare_with_partitions(tmp_path, 8)
     lost = tmp_path / "part-7.sqlite3"
     lost.unlink()
     with pytest.raises(InvalidStore, match=r"lacks the partitions \[7\]"):
@@ -131,7 +126,7 @@ def test_a_lost_partition_is_refused_by_number(tmp_path: Path) -> None:
 
 
 def test_a_partition_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    prepare(tmp_path)
+    prepare_with_partitions(tmp_path, 2)
     shutil.copy(tmp_path / "part-1.sqlite3", tmp_path / "part-1-backup.sqlite3")
     with pytest.raises(InvalidStore, match="are both partition 1"):
         prepare(tmp_path)
@@ -145,7 +140,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 def test_a_store_of_bytewax_is_taken_over_while_it_is_empty_only(tmp_path: Path) -> None:
-    init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]  # bytewax ships it without types
     assert prepare(tmp_path).begins == BEGINS
     assert json.loads((tmp_path / store.IDENTITY).read_text())["reach"] == 30 * DAY
     (tmp_path / store.IDENTITY).unlink()
@@ -182,60 +177,24 @@ def test_marks_of_dropped_states_go_once_nothing_older_is_left(tmp_path: Path) -
     assert snaps(tmp_path) == {("hidden", 3), ("hidden", 5), ("back", 12), ("recent", 16)}
 
 
-HOLD = """
-import sys; from pathlib import Path; from flows import store; from flows.invocation import Invocation
-from flows.store import Owner
-place = Invocation(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "x")
-owner = store.Owner(30 * 86_400_000_000, {"transactions": "id-1"})
-found = store.prepare(place.recovery, place, owner, lambda: store.Begins({}, {"scored": [0]}), 20.0)
-print("held", found.processes, flush=True); sys.stdin.read()
-"""
+def test_a_store_remembers_the_most_processes_that_the_flow_ever_had(tmp_path: Path) -> None:
+    assert [prepare(tmp_path, processes=count).processes for count in (1, 3, 2)] == [1, 3, 3]
 
 
-def hold(directory: Path, index: int, count: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", HOLD, str(directory), str(index), str(count)]
-    root = Path(store.__file__).parents[1]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
-
-
-def said(holder: subprocess.Popen[bytes]) -> bytes:
-    assert holder.stdout is not None
-    return holder.stdout.readline()
-
-
-def test_a_store_in_use_by_the_same_process_is_refused(tmp_path: Path) -> None:
-    with hold(tmp_path, 0, 1) as holder:
-        assert said(holder) == b"held 1\n"
-        with pytest.raises(InvalidStore, match="in use by another process 0"):
-            prepare(tmp_path)
-        holder.kill()
-    prepare(tmp_path)  # a crash leaves nothing to clear away
-
-
-def test_peers_meet_in_one_directory(tmp_path: Path) -> None:
-    with hold(tmp_path, 0, 2) as first, hold(tmp_path, 1, 2) as second:
-        assert {said(first), said(second)} == {b"held 2\n"}
-        first.kill()
-        with pytest.raises(
-            InvalidStore, match=r"in use by process-1-of-2 of a start with another number of processes than 1"
-        ):
-            prepare(tmp_path)
-        second.kill()
-    assert prepare(tmp_path).processes == 2  # so that whoever starts alone can fence both
-
-
-def test_peers_that_work_in_a_copy_are_refused(tmp_path: Path) -> None:
-    prepare(tmp_path / "a")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    with hold(tmp_path / "a", 0, 2) as first:
-        with pytest.raises(InvalidStore, match=r"processes \[0\] .* did not start to work in .*not copies of it"):
-            store.prepare(tmp_path / "b", place(tmp_path / "b", 1, 2), owner(), lambda: BEGINS, 1.0)
-        first.kill()
+def test_a_store_in_use_is_left_alone(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    write(tmp_path / "part-0.sqlite3", SNAP, [("a", 5)])
+    hold.take(tmp_path)
+    with pytest.raises(InvalidStore, match="in use by another flow"):
+        store.prepare(tmp_path, 1, owner(), lambda: BEGINS)
+    with pytest.raises(InvalidStore, match="in use by another flow"):
+        store.begin(tmp_path, owner(), ENDS)
+    assert snaps(tmp_path) == {("a", 5)}
 
 
 def begin(directory: Path, ends: store.Ends = ENDS) -> store.Ends:
     try:
-        return store.begin(directory, owner(), ends, 1.0)
+        return store.begin(directory, owner(), ends)
     finally:
         release()
 
@@ -266,12 +225,3 @@ def test_outputs_begin_where_the_earliest_that_was_noted_says(tmp_path: Path) ->
     prepare(tmp_path)  # a flow that died before it had saved anything, but may have written
     found = begin(tmp_path, {"scored": [9, 1], "rejected": [0, 4]})
     assert found == {"scored": [3, 1], "rejected": [0, 0]}
-
-
-def test_a_start_of_another_number_of_processes_touches_nothing(tmp_path: Path) -> None:
-    """Though one of its processes would find a place that is free."""
-    with hold(tmp_path, 0, 1) as running:
-        said(running)
-        with pytest.raises(InvalidStore, match="in use by process-0-of-1"):
-            store.prepare(tmp_path, place(tmp_path, 1, 2), owner(), lambda: BEGINS, 1.0)
-        running.kill()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +30,7 @@ from tests.features import oracle
 from tests.features.histories import History, histories
 from tests.features.live import differing
 from tests.features.oracle import Record
+from tests.flows.running import ROOT
 from tests.flows.traffic import Feed, pay
 
 SETTINGS = Settings.from_environment({})
@@ -42,7 +45,7 @@ def duplicates() -> float:
 
 def scored_rows(transactions: Transactions) -> list[Transaction]:
     """As single objects."""
-    columns = (getattr(transactions, field.name) for field in fields(Transactions))
+    columns = (getattr(transactions, name) for name in Transaction.__struct_fields__)
     as_lists = (column.tolist() if isinstance(column, np.ndarray) else column for column in columns)
     return [Transaction(*row) for row in zip(*as_lists, strict=True)]
 
@@ -299,17 +302,19 @@ def test_batches_leave_in_the_order_of_reading_and_only_when_they_are_complete()
     assert candidates.features[:, -1].tolist() == [22.0, 21.0, 22.0]
 
 
-def test_idle_entities_are_dropped_and_counted() -> None:
-    def dropped(entity: Entity) -> float:
-        return REGISTRY.get_sample_value("vigie_idle_states_dropped_total", {"entity": entity}) or 0.0
+def test_idle_entities_are_dropped_and_the_metrics_tell_how_many_are_left() -> None:
+    def told(what: str) -> list[float | None]:
+        entities = (Entity.ACCOUNT, Entity.MERCHANT)
+        return [REGISTRY.get_sample_value(f"vigie_state_{what}", {"entity": entity}) for entity in entities]
 
-    before = {entity: dropped(entity) for entity in (Entity.ACCOUNT, Entity.MERCHANT)}
     steps = Steps()
     steps.arrive_together(*(pay(f"t{i}", account=f"a{i}", merchant=f"m{i % 20}", day=i / 1000) for i in range(300)))
+    assert told("entries") == [300, 20]
     for i in range(3000):
         steps.arrive(pay(f"later{i}", account="b", merchant="n", day=REACH + 3 + i / 1e6))
-    assert {entity: dropped(entity) - before[entity] for entity in before} == {Entity.ACCOUNT: 300, Entity.MERCHANT: 20}
-    assert [len(logic._windows.states) for logic in steps.accounts.values()] == [1]
+    assert told("entries") == [1, 1]
+    (accounts,), (merchants,) = steps.accounts.values(), steps.merchants.values()
+    assert told("bytes") == [accounts._windows.states.nbytes, merchants._windows.states.nbytes]
 
 
 def test_duplicates_are_counted_once_each() -> None:
@@ -317,3 +322,22 @@ def test_duplicates_are_counted_once_each() -> None:
     payments = [pay("x", day=0)] * 3 + [pay("y", day=0)] * 2
     assert Counter(scored_of(Steps().arrive_together(*payments))) == Counter(payments[::2][:1] + payments[3:4])
     assert duplicates() - before == 3
+
+
+ALL_COMPILED = """
+from features import frauds, recent, state
+from features.definitions import FEATURES
+from flows.windows import make_ready
+
+make_ready(FEATURES)
+named = [pair for of in (frauds, recent, state) for pair in vars(of).items()]
+called = {name: each for name, each in named if hasattr(each, "signatures")}
+assert {"run", "sweep", "compact", "_look"} <= set(called)
+print(*(name for name, each in called.items() if not each.signatures and name != "_place"))
+"""
+
+
+def test_nothing_is_left_to_be_compiled_while_the_flow_works() -> None:
+    """What other compiled code alone calls is compiled with it."""
+    done = subprocess.run([sys.executable, "-c", ALL_COMPILED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

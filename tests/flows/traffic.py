@@ -134,3 +134,6 @@ class Read:
 
     def offset(self) -> int:
         return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_522_540_800_000
