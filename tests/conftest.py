@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from flows.kafka_install import available
 from flows.local_kafka import LocalKafka, free_port
+from tests.flows import fresh_topics
 
 PLACE: Final = pytest.StashKey[Path]()
 STARTED: Final = pytest.StashKey[LocalKafka]()  # kept to the end: its process outlives the fixture
@@ -62,11 +61,10 @@ def kafka(request: pytest.FixtureRequest) -> LocalKafka:
 @pytest.fixture
 def topics(kafka: LocalKafka) -> Callable[[str, int], str]:
     """``topics(purpose, partitions)`` creates a topic that no other test uses and returns its name."""
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
 
     def create(purpose: str, partitions: int) -> str:
         name = f"{purpose}-{uuid.uuid4().hex[:12]}"
-        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(timeout=30)
+        fresh_topics.create(kafka.bootstrap_servers, name, partitions=partitions)
         return name
 
     return create

@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
-
 from flows.local_kafka import HOST, free_port
-from tests.flows import bundles
-from tests.flows.running import PURPOSES, QUIET, launch
+from tests.flows import bundles, fresh_topics
+from tests.flows.running import PURPOSES, launch
 
 PARTITIONS: Final = 3
 
@@ -45,9 +42,7 @@ class Cluster:
             **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
             **(settings or {}),
         }
-        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
-        for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in self.topics.values()]).values():
-            future.result(timeout=30)
+        fresh_topics.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
 
     def start(self, workers: int) -> None:
         """Starts so many processes; what each one prints goes to a file of its own."""

@@ -18,9 +18,8 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
-from confluent_kafka.cimpl import NewTopic
 
-from tests.flows import bundles
+from tests.flows import bundles, fresh_topics
 from tests.flows.traffic import Sent
 
 ROOT: Final = Path(__file__).parents[2]
@@ -145,10 +144,7 @@ class Flow:
             **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
             **settings,
         }
-        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
-        created = admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in self.topics.values()])
-        for future in created.values():
-            future.result(timeout=30)
+        fresh_topics.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
         self._inboxes = {purpose: Inbox(bootstrap, topic) for purpose, topic in self.topics.items()}
         self.changes = ""  # see launch
         self.processes = 1  # see launch

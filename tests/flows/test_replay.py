@@ -15,8 +15,6 @@ from zlib import crc32
 import msgspec
 import polars as pl
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +27,7 @@ from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
 from flows.replay import History, Pace, during, frauds, publish, with_bots
 from flows.settings import Settings
+from tests.flows import fresh_topics
 from tests.flows.running import Inbox, Received
 
 BEGIN = datetime(2018, 4, 1, tzinfo=UTC)
@@ -406,8 +405,7 @@ def test_bots_are_let_loose_and_the_truth_is_written(
 
 def test_a_message_that_kafka_refuses_ends_the_replay(kafka: LocalKafka) -> None:
     topic = f"small-{uuid.uuid4().hex[:8]}"
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, 1, 1, config={"max.message.bytes": "80"})])[topic].result(timeout=30)
+    fresh_topics.create(kafka.bootstrap_servers, topic, partitions=1, config={"max.message.bytes": "80"})
     settings = Settings.from_environment(
         {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
