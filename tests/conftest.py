@@ -18,7 +18,7 @@ import pytest
 
 from flows.kafka_install import available
 from flows.local_kafka import LocalKafka, free_port
-from tests.flows import fresh_topics
+from tests.flows import settled
 
 PLACE: Final = pytest.StashKey[Path]()
 STARTED: Final = pytest.StashKey[LocalKafka]()  # kept to the end: its process outlives the fixture
@@ -64,7 +64,7 @@ def topics(kafka: LocalKafka) -> Callable[[str, int], str]:
 
     def create(purpose: str, partitions: int) -> str:
         name = f"{purpose}-{uuid.uuid4().hex[:12]}"
-        fresh_topics.create(kafka.bootstrap_servers, name, partitions=partitions)
+        settled.create(kafka.bootstrap_servers, name, partitions=partitions)
         return name
 
     return create

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from flows.local_kafka import HOST, free_port
-from tests.flows import bundles, fresh_topics
+from tests.flows import bundles, settled
 from tests.flows.running import PURPOSES, launch
 
 PARTITIONS: Final = 3
@@ -42,7 +42,7 @@ class Cluster:
             **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
             **(settings or {}),
         }
-        fresh_topics.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
+        settled.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
 
     def start(self, workers: int) -> None:
         """Starts so many processes; what each one prints goes to a file of its own."""

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from tests.flows import settled
 from tests.flows.running import QUIET, Received, text
 
 COMMITTED = {
@@ -27,6 +28,7 @@ def read(bootstrap: str, topic: str, timeout: float = 60.0) -> list[Received]:
 
     They are read to the end and never counted by offsets: transactions leave gaps there.
     """
+    settled.commits(bootstrap, topic)
     consumer = Consumer({"bootstrap.servers": bootstrap, "enable.partition.eof": True, **COMMITTED})
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions])

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from tests.flows import bundles, fresh_topics
+from tests.flows import bundles, settled
 from tests.flows.traffic import Sent
 
 ROOT: Final = Path(__file__).parents[2]
@@ -67,6 +67,8 @@ class Inbox:
     """All that is committed in a topic."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -90,6 +92,7 @@ class Inbox:
 
     def read_to_end(self) -> list[Received]:
         """All records, from the first on; offsets do not tell how many there are, since commits leave marks."""
+        settled.commits(self._bootstrap, self._topic)
         self.received = []
         self._consumer.assign(self._partitions)
         at_end: set[int | None] = set()
@@ -144,7 +147,7 @@ class Flow:
             **{f"VIGIE_{purpose.upper()}_TOPIC": topic for purpose, topic in self.topics.items()},
             **settings,
         }
-        fresh_topics.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
+        settled.create(bootstrap, *self.topics.values(), partitions=PARTITIONS)
         self._inboxes = {purpose: Inbox(bootstrap, topic) for purpose, topic in self.topics.items()}
         self.changes = ""  # see launch
         self.processes = 1  # see launch

@@ -22,7 +22,7 @@ from features.errors import KafkaFailure
 from flows.kafka_install import KAFKA_VERSION, available, install
 from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
-from tests.flows import fresh_topics
+from tests.flows import settled
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 200}
@@ -79,7 +79,7 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 
 
 def test_acknowledged_messages_survive_kill_and_restart(own_kafka: LocalKafka) -> None:
-    fresh_topics.create(own_kafka.bootstrap_servers, "ledger", partitions=3)
+    settled.create(own_kafka.bootstrap_servers, "ledger", partitions=3)
     acknowledged: list[tuple[int, int, bytes]] = []
     some_acknowledged = threading.Event()
 
@@ -170,7 +170,7 @@ def test_command_line_in_the_background(tmp_path: Path) -> None:
     assert started.returncode == 0, started.stderr
     assert f"127.0.0.1:{port}" in started.stdout
     assert str(tmp_path / ".cache" / "kafka") in started.stdout
-    fresh_topics.create(f"127.0.0.1:{port}", "kept", partitions=1)
+    settled.create(f"127.0.0.1:{port}", "kept", partitions=1)
     status = cli("status", cwd=tmp_path)
     assert (status.returncode, f"127.0.0.1:{port}" in status.stdout) == (0, True)
     again = cli("start", "--port", port, cwd=tmp_path)

@@ -29,6 +29,7 @@ from flows.rejected import Place
 from flows.settings import Settings
 from flows.sink import KafkaSink
 from flows.topics import largest_records
+from tests.flows import settled
 from tests.flows.running import QUIET, ROOT, Received, limit_size, running, text
 from tests.flows.traffic import Sent, pay, transaction_message
 
@@ -38,6 +39,7 @@ PURPOSES = ("transactions", "labels", "scored", "alerts", "rejected")
 
 def committed(bootstrap: str, topic: str) -> list[Received]:
     """The committed records of a topic, up to its end."""
+    settled.commits(bootstrap, topic)
     properties = {"bootstrap.servers": bootstrap, "group.id": "test", "enable.partition.eof": True, **QUIET}
     consumer = Consumer({**properties, "auto.offset.reset": "earliest"})
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions

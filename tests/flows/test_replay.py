@@ -27,7 +27,7 @@ from flows.local_kafka import LocalKafka, free_port
 from flows.mock_kafka import MockKafka
 from flows.replay import History, Pace, during, frauds, publish, with_bots
 from flows.settings import Settings
-from tests.flows import fresh_topics
+from tests.flows import settled
 from tests.flows.running import Inbox, Received
 
 BEGIN = datetime(2018, 4, 1, tzinfo=UTC)
@@ -405,7 +405,7 @@ def test_bots_are_let_loose_and_the_truth_is_written(
 
 def test_a_message_that_kafka_refuses_ends_the_replay(kafka: LocalKafka) -> None:
     topic = f"small-{uuid.uuid4().hex[:8]}"
-    fresh_topics.create(kafka.bootstrap_servers, topic, partitions=1, config={"max.message.bytes": "80"})
+    settled.create(kafka.bootstrap_servers, topic, partitions=1, config={"max.message.bytes": "80"})
     settings = Settings.from_environment(
         {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,

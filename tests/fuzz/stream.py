@@ -12,6 +12,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from features.transaction import MICROSECOND
+from tests.flows import settled
 from tests.flows.running import IN_ORDER, PARTITIONS, QUIET, Flow, text
 from tests.fuzz.ledger import Judged, Ledger, judged
 from tests.fuzz.records import fuzzed
@@ -117,6 +118,8 @@ class Posted:
 
     def collect(self) -> None:
         """Reads the outputs to their ends."""
+        for purpose in ("scored", "rejected"):
+            settled.commits(self._flow.bootstrap, self._flow.topics[purpose])
         at_end: set[tuple[str | None, int | None]] = set()
         give_up = time.monotonic() + PATIENCE
         while len(at_end) < 2 * PARTITIONS:
