@@ -21,7 +21,7 @@ from flows import segment
 from flows.records import Transactions
 from flows.segment import Events, Segment
 
-BLOCK: Final = 4096  # events that are written at once, if the epoch does not end before that
+BLOCK: Final = 512  # events that are written at once, if the epoch does not end before that; more would be a pause
 SEGMENT: Final = 1_000_000  # events, or about that
 
 

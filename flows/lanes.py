@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from features.transaction import Label, Transaction
 
-BUFFERED: Final = 5000  # records of one lane that may wait before it is paused
+BUFFERED: Final = 50_000  # records of all lanes that may wait before those with the most of them are paused
 PATIENCE: Final = 10.0  # seconds that others wait for a lane that has records but delivers none
 SETTLING: Final = 0.1  # seconds that history waits for a lane of its own kind that was just read to its end
 IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the watermark back
@@ -155,9 +155,16 @@ class Lanes(Generic[T]):
         )
 
     def throttle(self) -> Iterator[tuple[PartitionId, bool]]:
-        """Lanes to pause (true), because what they deliver would only wait, or to resume (false)."""
+        """Lanes to pause (true), because what they deliver would only wait, or to resume (false).
+
+        Seldom: the client throws away what it has fetched of a partition that is paused. So those are paused that hold
+        more than an even share when all together hold too much, and resumed at half of it.
+        """
+        share = BUFFERED // len(self._lanes)
+        too_much = sum(len(lane.waiting) for lane in self._lanes.values()) >= BUFFERED
         for key, lane in self._lanes.items():
-            full = len(lane.waiting) >= BUFFERED
+            waiting = len(lane.waiting)
+            full = waiting > share // 2 if lane.paused else too_much and waiting >= share
             if full != lane.paused:
                 lane.paused = full
                 yield key, full

@@ -94,6 +94,10 @@ class Outbox:
             self._weight += sum(len(r.key or b"") + len(r.value or b"") for p in parcels for r in p.records)
             self._changed.notify_all()
 
+    def busy(self) -> bool:
+        """Whether a commit is under way, for which the next one has to wait."""
+        return self._under_way
+
     def settle(self) -> None:
         """Returns when everything handed over is committed; raises ``KafkaFailure`` where it cannot be."""
         with self._changed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, cast
 
@@ -64,8 +65,8 @@ class Segment:
         """Writes a block of batches."""
         codes = []
         for column, known in zip(COLUMNS, self._codes, strict=True):
-            numbers = [known[text] for transactions, _ in batches for text in getattr(transactions, column)]
-            codes.append(np.array(numbers, np.uint32).tobytes())
+            texts = chain.from_iterable(getattr(transactions, column) for transactions, _ in batches)
+            codes.append(np.fromiter(map(known.__getitem__, texts), np.uint32).tobytes())
         timestamps = np.concatenate([transactions.timestamp for transactions, _ in batches])
         labels = [label for _, of_batch in batches for label in of_batch]
         block = _encode(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -37,6 +37,7 @@ from flows.records import Beat, Rejection
 from flows.settings import GROUP, Settings
 
 BATCH: Final = 1000  # records a poll
+REST: Final = 0.01  # seconds from one poll to the next while nothing more can be written, so that batches are fewer
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
     """Transactions and labels, dealt to the workers' shards, with a ``Rejection`` for each record that is neither.
 
     ``first``: where it begins without a saved state. ``until``: offsets at which reading ends; see ``Reader``.
-    ``memory``: where what was read is kept; None without recovery.
+    ``memory``: where what was read is kept; None without recovery. ``busy``: whether what is computed now would have to
+    wait for what is being written.
     """
 
     def __init__(
@@ -79,9 +81,12 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
         memory: Memory | None = None,
         first: Positions = NOWHERE,
         until: Mapping[PartitionId, int] | None = None,
+        *,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.settings = settings
         self.place = place
+        self.busy = busy
         self.memory = memory
         self.first = first
         self.until = until
@@ -95,7 +100,7 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
         positions = resume_state or self.first
         intake = Intake(self.settings, self.place.count, self.memory, positions.journal, positions.watermark)
-        return Reader(self.settings, positions, intake, self.until)
+        return Reader(self.settings, positions, intake, self.until, busy=self.busy)
 
 
 class Reader(StatefulSourcePartition[Item, Positions]):
@@ -112,8 +117,12 @@ class Reader(StatefulSourcePartition[Item, Positions]):
         positions: Positions,
         intake: Intake,
         until: Mapping[PartitionId, int] | None = None,
+        *,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._intake = intake
+        self._busy = busy
+        self._rested = 0.0  # when it has rested for long enough, by time.monotonic
         self._past = intake.past()
         self._replayed = False  # whether that was all of the past
         self._beat: bool | None = False  # whether it was when the last epoch closed; None when that was told
@@ -171,8 +180,12 @@ class Reader(StatefulSourcePartition[Item, Positions]):
         for remembered in self._past:
             return remembered
         self._replayed = True
+        if self._busy() and time.monotonic() < self._rested:
+            return ()
         now = microseconds(datetime.now(UTC))
         messages = self._consumer.consume(BATCH, 0)
+        if 0 < len(messages) < BATCH:
+            self._rested = time.monotonic() + REST
         for message in messages:
             self._take(message, now + self._tolerance)
         for topic, number in Counter(message.topic() for message in messages if message.error() is None).items():

@@ -329,6 +329,27 @@ def test_a_full_lane_is_paused_and_resumed_and_then_gets_time_to_deliver() -> No
         assert len(times) == 10 + round(PATIENCE)
 
 
+def test_lanes_with_more_than_their_share_are_paused_until_half_of_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUFFERED", 12)
+    with partitions(3) as kafka:
+        kafka.produce(0, *range(10, 30))
+        kafka.produce(1, 5, 6, 7)
+        kafka.produce(2, 12, 16, 40)
+        kafka.deliver(0, at_most=8)
+        kafka.deliver(1)
+        kafka.ask(SETTLING + LOOK)
+        assert kafka.paused == set()
+        kafka.deliver(0, at_most=1)
+        kafka.ask(LOOK)
+        assert kafka.paused == {0}, "the others hold less than their share"
+        kafka.deliver(2, at_most=1)
+        assert [r.time for r in kafka.ask(SETTLING + LOOK)] == [5, 6, 7, 10, 11, 12, 12]
+        assert kafka.paused == {0}
+        kafka.deliver(2, at_most=1)
+        assert [r.time for r in kafka.ask(LOOK)] == [13, 14, 15, 16, 16]
+        assert kafka.paused == set()
+
+
 def test_slowest_counts_lanes_of_the_topic_that_are_not_silent() -> None:
     with partitions(3) as kafka:
         assert kafka.lanes.slowest("transactions") == 0
