@@ -29,6 +29,8 @@ PAUSE: Final = 0.001  # seconds; Kafka makes a commit that follows another one a
 PATIENCE: Final = 300.0  # seconds that an outage of Kafka may last before the flow gives up
 ASKING: Final = 10.0  # seconds to wait for Kafka's word on a commit before it is asked again
 
+Headers = list[tuple[str, str | bytes | None]]
+
 _log = logging.getLogger(__name__)
 # A broker that has just started makes producers wait for their ids; the client says so at every try.
 _log.addFilter(lambda record: "PID" not in record.getMessage() or "retrying" not in record.getMessage())
@@ -192,9 +194,11 @@ class Outbox:
             on_delivery = delivered if asked or i == last else None
             while True:
                 try:
-                    produce(
-                        topic, record.value, record.key, partition, on_delivery, headers=list(record.headers.items())
-                    )
+                    if record.headers:
+                        headers: Headers = list(record.headers.items())
+                        produce(topic, record.value, record.key, partition, on_delivery, headers=headers)
+                    else:  # an empty list would cost as much as all the rest
+                        produce(topic, record.value, record.key, partition, on_delivery)
                 except BufferError:
                     self._producer.poll(0.1)
                 except KafkaException as exception:
