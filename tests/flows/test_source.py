@@ -416,6 +416,31 @@ def test_a_lane_that_is_far_ahead_is_paused_and_nothing_is_lost(
         assert events(take(reader, 1000)) == behind + ahead
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_while_a_commit_is_under_way_it_rests_but_not_after_a_full_batch(
+    kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch, *, full: bool
+) -> None:
+    monkeypatch.setattr(source, "REST", 3600.0)
+    monkeypatch.setattr(source, "BATCH", 1 if full else 1000)
+    place = Place(kafka, topics, 1)
+    payments = [pay(f"a{n}", day=n) for n in range(20)]
+    place.produce(*((0, payment) for payment in payments))
+    busy = True
+    settings = Settings.from_environment(place.environment)
+    reader = Reader(settings, source.NOWHERE, cast("Intake", Witness()), busy=lambda: busy)
+    try:
+        taken = take(reader, 20 if full else 1)
+        if not full:
+            place.produce((0, pay("later", day=20)))
+            time.sleep(0.3)
+            assert not any(batch(reader) for _ in range(20))
+            busy = False
+            taken += take(reader, 21 - len(taken))
+        assert events(taken)[:20] == payments
+    finally:
+        reader.close()
+
+
 def test_offsets_that_are_gone_are_named_with_the_ways_out(
     kafka: LocalKafka, topics: Topics, caplog: pytest.LogCaptureFixture
 ) -> None:
