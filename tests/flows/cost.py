@@ -72,7 +72,7 @@ class Desk:
     def __init__(self) -> None:
         self.weight = 0
 
-    def produce(self, _topic: str, value: bytes, key: bytes, *_: object, headers: object) -> None:  # noqa: ARG002
+    def produce(self, _topic: str, value: bytes, key: bytes, *_: object) -> None:
         """Takes one."""
         self.weight += len(value) + len(key)
 

@@ -22,7 +22,7 @@ NOTED: Final = {
     "merchant windows": 7_953.0,
     "account windows": 8_853.0,
     "score": 13.9,
-    "write": 137.9,
+    "write": 131.9,
     "bytes in the journal": 50.8,
     "bytes to Kafka": 253.5,
 }

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import bytewax.operators as op
 import pytest
@@ -118,7 +119,7 @@ def test_names_under_which_state_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stop, "on_signals", lambda *_: None)
     monkeypatch.setattr(stop, "unless_connected", lambda _: None)  # no engine will be at work here
     monkeypatch.setattr(topics, "partitions", lambda *_: {})
-    monkeypatch.setattr(start, "open_outbox", lambda *_: None)
+    monkeypatch.setattr(start, "open_outbox", lambda *_: SimpleNamespace(busy=lambda: False))
     flow = score.flow()
     assert flow.flow_id == "vigie"
     assert sorted(stateful_ids(flow)) == [
