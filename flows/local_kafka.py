@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Self, TextIO
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from features.errors import KafkaFailure
@@ -209,7 +209,6 @@ class LocalKafka:
         # Connections are refused at first: try again soon, and do not log it.
         patient = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, **patient})
-        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         deadline = time.monotonic() + self._start_timeout
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -218,8 +217,7 @@ class LocalKafka:
                 topics = client.list_topics(timeout=1).topics.items()
                 parts = [TopicPartition(name, number) for name, topic in topics for number in topic.partitions]
                 # After a crash the listing names the leaders of before it: only one that answers does lead.
-                for end in client.list_offsets(dict.fromkeys(parts, latest), request_timeout=1).values():
-                    end.result()
+                ends(client, parts, timeout=1)
                 return
             time.sleep(0.05)
         raise KafkaFailure(f"Kafka did not answer within {self._start_timeout:g} seconds. {self._tail()}")
@@ -231,6 +229,22 @@ class LocalKafka:
                 text = file.read_text(encoding="utf-8", errors="replace")
                 lines += [line for line in text.splitlines() if not line.startswith("\t")][-10:]
         return f"The last lines of its log ({self.log_file}):\n" + "\n".join(lines)
+
+
+def ends(
+    client: AdminClient,
+    places: Sequence[TopicPartition],
+    level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    *,
+    timeout: float,
+) -> list[int]:
+    """The offsets at which partitions end for readers of that level, from their leaders' own mouths.
+
+    Raises ``KafkaException`` where one does not answer within so many seconds, or does not lead.
+    """
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    told = client.list_offsets(dict.fromkeys(places, latest), isolation_level=level, request_timeout=timeout)
+    return [told[place].result().offset for place in places]
 
 
 def free_port() -> int:

@@ -37,7 +37,7 @@ def flow() -> Dataflow:
     scored_topic, rejected_topic = settings.outputs
 
     vigie = Dataflow("vigie")
-    read = op.input("read_v2", vigie, KafkaSource(settings, place, memory, first, busy=outbox.busy))
+    read = op.input("read_v2", vigie, KafkaSource(settings, place, memory, first, busy=outbox.busy))  # Items
     candidates = with_features(read, bundle.features)
     decisions = op.map("score", candidates, model.score)  # Decisions
     scored = op.flat_map("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)

@@ -23,15 +23,17 @@ COMMITTED = {
 }
 
 
-def read(bootstrap: str, topic: str, timeout: float = 60.0) -> list[Received]:
+def read(bootstrap: str, topic: str, timeout: float = 60.0, *, begin: int = 0) -> list[Received]:
     """All committed records, partition by partition and in the order of the log.
+
+    ``begin``: offset 0, which must be there, or ``OFFSET_BEGINNING``: what Kafka has not deleted.
 
     They are read to the end and never counted by offsets: transactions leave gaps there.
     """
     settled.commits(bootstrap, topic)
     consumer = Consumer({"bootstrap.servers": bootstrap, "enable.partition.eof": True, **COMMITTED})
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+    consumer.assign([TopicPartition(topic, number, begin) for number in partitions])
     reading = set(partitions)
     found: list[Received] = []
     give_up = time.monotonic() + timeout

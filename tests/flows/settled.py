@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from flows.local_kafka import ends
+
 LONGEST: Final = 30.0  # seconds until a topic is there
+ANSWER: Final = 10.0  # seconds that a leader may take
 ABANDONED: Final = 2.0  # seconds after which a commit that has not ended is taken for that of a process that was killed
 
 
@@ -30,7 +33,7 @@ def create(
     give_up = time.monotonic() + timeout
     while True:
         try:
-            _ends(admin, everywhere, IsolationLevel.READ_UNCOMMITTED)
+            ends(admin, everywhere, timeout=ANSWER)
         except KafkaException:
             if time.monotonic() > give_up:
                 raise
@@ -49,14 +52,8 @@ def commits(bootstrap: str, topic: str) -> None:
     everywhere = [TopicPartition(topic, number) for number in numbers]
     give_up = time.monotonic() + ABANDONED
     while time.monotonic() < give_up:
-        written = _ends(admin, everywhere, IsolationLevel.READ_UNCOMMITTED)
-        shown = _ends(admin, everywhere, IsolationLevel.READ_COMMITTED)
+        written = ends(admin, everywhere, timeout=ANSWER)
+        shown = ends(admin, everywhere, IsolationLevel.READ_COMMITTED, timeout=ANSWER)
         if all(there >= end for there, end in zip(shown, written, strict=True)):
             return
         time.sleep(0.02)
-
-
-def _ends(admin: AdminClient, places: list[TopicPartition], level: IsolationLevel) -> list[int]:
-    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    told = admin.list_offsets(dict.fromkeys(places, latest), isolation_level=level, request_timeout=10)
-    return [told[place].result().offset for place in places]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
@@ -29,37 +29,12 @@ from flows.rejected import Place
 from flows.settings import Settings
 from flows.sink import KafkaSink
 from flows.topics import largest_records
-from tests.flows import settled
-from tests.flows.running import QUIET, ROOT, Received, limit_size, running, text
+from tests.chaos import topic_log
+from tests.flows.running import QUIET, ROOT, Received, limit_size, running
 from tests.flows.traffic import Sent, pay, transaction_message
 
 Topics = Callable[[str, int], str]
 PURPOSES = ("transactions", "labels", "scored", "alerts", "rejected")
-
-
-def committed(bootstrap: str, topic: str) -> list[Received]:
-    """The committed records of a topic, up to its end."""
-    settled.commits(bootstrap, topic)
-    properties = {"bootstrap.servers": bootstrap, "group.id": "test", "enable.partition.eof": True, **QUIET}
-    consumer = Consumer({**properties, "auto.offset.reset": "earliest"})
-    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-    received: list[Received] = []
-    ended = 0
-    while ended < len(partitions):
-        message = consumer.poll(20)
-        assert message is not None, f"{topic} does not end"
-        if (error := message.error()) is not None:
-            assert error.code() == KafkaError._PARTITION_EOF
-            ended += 1
-            continue
-        headers = {str(header[0]): text(header[1]) for header in message.headers() or []}
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None
-        assert offset is not None
-        received.append(Received(message.key(), message.value(), headers, partition, offset))
-    consumer.close()
-    return received
 
 
 class WithoutMarks(Outbox):
@@ -121,7 +96,8 @@ class Desk:
 
     def back(self, purpose: str = "transactions") -> list[Received]:
         """What the redrive has sent."""
-        return [r for r in committed(self.bootstrap, self.topics[purpose]) if "redriven_from" in r.headers]
+        found = topic_log.read(self.bootstrap, self.topics[purpose], begin=OFFSET_BEGINNING)
+        return [r for r in found if "redriven_from" in r.headers]
 
     def start(self, changes: str = "") -> subprocess.Popen[str]:
         """The redrive as a process of its own, with changes to its modules."""
@@ -272,7 +248,7 @@ def test_what_was_cut_is_sent_whole_where_kafka_still_holds_it(kafka: LocalKafka
     values = [os.urandom(5000) for _ in range(6)]
     desk.produce("transactions", values)
     desk.reject("not_utf8", values)
-    cut = committed(desk.bootstrap, desk.topics["rejected"])
+    cut = topic_log.read(desk.bootstrap, desk.topics["rejected"])
     assert all(len(r.value or b"") < 3000 for r in cut)
     gone = TopicPartition(desk.topics["transactions"], 0, 2)
     admin = AdminClient({"bootstrap.servers": desk.bootstrap, **QUIET})
@@ -296,7 +272,7 @@ def test_what_its_topic_would_not_take_is_left(kafka: LocalKafka, desk: Desk) ->
 
 def test_a_topic_that_ends_in_transaction_markers_ends(desk: Desk) -> None:
     desk.reject("not_json", garbage(2))
-    (record, _) = committed(desk.bootstrap, desk.topics["rejected"])
+    (record, _) = topic_log.read(desk.bootstrap, desk.topics["rejected"])
     producer = Producer({"bootstrap.servers": desk.bootstrap, "transactional.id": uuid.uuid4().hex, **QUIET})
     producer.init_transactions(30)
     for commit in (True, False, True, False):
@@ -415,7 +391,9 @@ def test_a_late_transaction_is_scored_once_the_flow_is_more_patient(kafka: Local
         # Every rejection is done but the one of the garbage that has just been rejected once more.
         assert "too_late" not in run("--code", "too_late")
         assert flow.stop() == 0
-        scored, rejected = (committed(kafka.bootstrap_servers, flow.topics[topic]) for topic in ("scored", "rejected"))
+        scored, rejected = (
+            topic_log.read(kafka.bootstrap_servers, flow.topics[topic]) for topic in ("scored", "rejected")
+        )
     assert Counter(r.json["transaction_id"] for r in scored) == Counter(p.transaction_id for p in [*payments, *late])
     again = [r for r in rejected if r.value == b"garbage"]
     assert len(again) == 2
