@@ -37,7 +37,7 @@ from bench.traffic import Traffic, send
 from features.bundle import load
 from features.definitions import Entity
 from features.errors import ContenderFailure, InvalidSetting, VigieError
-from flows.local_kafka import LocalKafka, free_port
+from flows.local_kafka import LONG_LIVED, LocalKafka, free_port
 
 FOLDER: Final = Path("artifacts/bench")
 ACCOUNTS: Final = 2_000  # of the backlog
@@ -201,7 +201,7 @@ def run(arguments: argparse.Namespace, console: Console) -> Outcome:
     with (
         TemporaryDirectory(prefix="kafka-") as data,
         TemporaryDirectory(prefix="bench-") as folder,
-        LocalKafka(free_port(), Path(data)) as kafka,
+        LocalKafka(free_port(), Path(data), jvm=LONG_LIVED) as kafka,
     ):
         broker = kafka.running()
         assert broker is not None

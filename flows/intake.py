@@ -5,7 +5,7 @@ One process reads everything, so what it decides here holds for all workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import compress
 
@@ -19,7 +19,7 @@ from features.recent import RecentIds
 from features.transaction import MICROSECOND, Label, Transaction, microseconds, rfc3339
 from flows import metrics
 from flows.journal import NOTHING, Journal, Memory, Position
-from flows.records import ForAccounts, ForMerchants, Rejection, Transactions
+from flows.records import TEXTS, ForAccounts, ForMerchants, Rejection, Transactions
 from flows.settings import Settings
 from flows.shards import Dealer
 
@@ -38,12 +38,22 @@ class Intake:
     """Takes in what one reader has read."""
 
     def __init__(
-        self, settings: Settings, workers: int, memory: Memory | None, position: Position, watermark: int
+        self,
+        settings: Settings,
+        workers: int,
+        memory: Memory | None,
+        position: Position,
+        watermark: int,
+        *,
+        texts: Collection[str] = TEXTS,
     ) -> None:
-        """Without a memory nothing outlives the process. Raises ``InvalidStore`` as ``Journal`` does."""
+        """Without a memory nothing outlives the process; ``texts``: see ``Dealer``.
+
+        Raises ``InvalidStore`` as ``Journal`` does.
+        """
         # An id is needed until a repeat of it would be too late, which the watermark says; from there on by choice.
         self._ids_kept = (settings.duplicate_horizon - settings.allowed_lateness) // MICROSECOND
-        self._dealer = Dealer(workers)
+        self._dealer = Dealer(workers, texts)
         self.keys = self._dealer.keys  # of the shards, one of each worker
         self._recent = RecentIds()
         self._watermark = watermark

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Final, Generic, TypeVar
@@ -21,6 +21,7 @@ IDLE: Final = 60.0  # seconds of silence after which a lane does not hold the wa
 OUTAGE: Final = 1.0  # seconds in which no lane at all delivers: probably Kafka is away
 OUTAGE_PATIENCE: Final = 30.0  # times as long are the others to wait then, since order is lost where a lane is given up
 LIVE: Final = 60_000_000  # microseconds: what is younger never waits for a lane that was read to its end
+_LEAD: Final = itemgetter(0)
 _STEP: Final = 0.1  # seconds at most that one look counts, so that a stall of the whole process counts for nothing
 
 PartitionId = tuple[str, int]
@@ -48,11 +49,18 @@ class Lane(Generic[T]):
         self.given_up = False  # taken to be at its end because it delivered nothing
         self.stirred = 0.0  # when it last delivered, by the lanes' own clock
         self.missed = 0.0  # seconds that the others have waited for it
-        self.waiting: deque[tuple[int, int, T]] = deque()
+        self.waiting: list[tuple[int, int, T]] = []  # lead, offset, record
 
     def lag(self) -> int | None:
         """How many records have not left; None before Kafka has told where the partition ends."""
         return None if self.end is None else max(0, self.end - self.offset)
+
+    def add(self, offset: int, event_time: int | None, record: T) -> None:
+        """Takes in its next record; one without an event time has that of the record before it."""
+        if event_time is not None and event_time > self.lead:
+            self.lead = event_time
+        self.waiting.append((self.lead, offset, record))
+        self.read_to = offset + 1
 
     def reached_end(self, offset: int) -> None:
         """Kafka says that there is no more before ``offset``; marks that no record reaches may lie between."""
@@ -61,6 +69,16 @@ class Lane(Generic[T]):
         self.read_to = max(self.read_to, offset)
         if not self.waiting:
             self.offset = self.read_to
+
+    def leave(self, limit: int | None) -> list[tuple[int, int, T]]:
+        """Those that wait and have a lead of at most ``limit``; they do not wait any more."""
+        number = len(self.waiting) if limit is None else bisect_right(self.waiting, limit, key=_LEAD)
+        leaving = self.waiting[:number]
+        if leaving:
+            del self.waiting[:number]
+            self.left, last, _ = leaving[-1]
+            self.offset = last + 1
+        return leaving
 
 
 class Lanes(Generic[T]):
@@ -75,8 +93,8 @@ class Lanes(Generic[T]):
     def __getitem__(self, key: PartitionId) -> Lane[T]:
         return self._lanes[key]
 
-    def add(self, key: PartitionId, offset: int, event_time: int | None, record: T) -> None:
-        """Takes in a lane's next record; one without an event time has that of the record before it."""
+    def delivers(self, key: PartitionId) -> Lane[T]:
+        """The lane, to which records are to be added that Kafka has delivered."""
         if self._clock - self._delivered > OUTAGE:
             # Kafka is back: what was given up for want of an answer counts again.
             for lane in self._lanes.values():
@@ -85,14 +103,9 @@ class Lanes(Generic[T]):
                     lane.stirred = self._clock
         self._delivered = self._clock
         lane = self._lanes[key]
-        if event_time is not None and event_time > lane.lead:
-            lane.lead = event_time
-        lane.waiting.append((lane.lead, offset, record))
-        lane.read_to = offset + 1
-        lane.moved = True
-        lane.given_up = False
-        lane.missed = 0.0
-        lane.stirred = self._clock
+        lane.moved, lane.given_up = True, False
+        lane.missed, lane.stirred = 0.0, self._clock
+        return lane
 
     def moved(self) -> Iterator[tuple[PartitionId, Lane[T]]]:
         """The lanes read from since this was last asked."""
@@ -131,17 +144,11 @@ class Lanes(Generic[T]):
         ):
             # What is newer than history that waits must wait with it.
             limit = limit_of_history if limit is None else min(limit, limit_of_history)
-        ready: list[tuple[int, T]] = []
+        ready: list[tuple[int, int, T]] = []
         for lane in self._lanes.values():
-            while lane.waiting:
-                lead, offset, record = lane.waiting[0]
-                if limit is not None and lead > limit:
-                    break
-                lane.waiting.popleft()
-                lane.offset, lane.left = offset + 1, lead
-                ready.append((lead, record))
-        ready.sort(key=itemgetter(0))  # stable, so each lane keeps its order
-        return [record for _, record in ready]
+            ready += lane.leave(limit)
+        ready.sort(key=_LEAD)  # stable, so each lane keeps its order
+        return [record for _, _, record in ready]
 
     def slowest(self, topic: str) -> int:
         """The least event time up to which the topic's lanes have left, not counting silent ones; 0 without any."""

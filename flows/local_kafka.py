@@ -32,7 +32,9 @@ DEFAULT_DATA_DIR: Final = Path(".cache/kafka")
 
 HOST: Final = "127.0.0.1"
 # Without the optimising compiler a short-lived broker starts in half the time and burns half the CPU.
-_JVM_OPTIONS: Final = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
+SHORT_LIVED: Final = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
+# In the main as Kafka's own start script has it; after some minutes the same work takes two thirds of the CPU.
+LONG_LIVED: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 # Any 16 bytes in base64 make a cluster id; a fixed one spares a start of the JVM.
 _CLUSTER_ID: Final = "dmlnaWUtbG9jYWxrYWZrYQ"
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,10 +51,9 @@ class RunningBroker:
 class LocalKafka:
     """One Apache Kafka broker on this machine; as a context manager, it runs for as long as the block.
 
-    ``data_dir`` receives the topics (``kafka-data``), the broker's log (``kafka-logs``) and ``broker.json``,
-    which says who runs there. A broker started on the directory of an earlier one has its topics, whatever
-    the port. ``properties`` are further server properties and replace those of
-    ``flows/kafka/server.properties``, except that ``listeners`` (TLS, SASL) stand beside the plain one.
+    ``data_dir`` receives the topics (``kafka-data``), the broker's log (``kafka-logs``) and ``broker.json``, which says
+    who runs there. A broker started on the directory of an earlier one has its topics, whatever the port. ``properties``
+    replace those of ``flows/kafka/server.properties``, but ``listeners`` (TLS, SASL) stand beside the plain one.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LocalKafka:
         data_dir: Path = DEFAULT_DATA_DIR,
         *,
         properties: Mapping[str, str] | None = None,
+        jvm: Sequence[str] = SHORT_LIVED,
         start_timeout: float = 120.0,
     ) -> None:
         self.port = port
@@ -68,6 +70,7 @@ class LocalKafka:
         self.data_dir = data_dir.resolve()
         self.log_file = self.data_dir / "kafka-logs" / "server.log"
         self._properties = dict(properties or {})
+        self._jvm = jvm
         self._start_timeout = start_timeout
         self._lock_file = self.data_dir / "broker.json"
         self._console_file = self.log_file.with_name("console.log")
@@ -88,7 +91,7 @@ class LocalKafka:
         """
         runtime, libs = java(), install()
         log_config = f"-Dlog4j2.configurationFile={(CONFIG_DIR / 'log4j2.properties').as_uri()}"
-        jvm = (runtime, *_JVM_OPTIONS, log_config, "-cp", f"{libs}/*")
+        jvm = (runtime, *self._jvm, log_config, "-cp", f"{libs}/*")
         process = None
         try:
             with self._lock() as lock, progress(f"Starting Apache Kafka {KAFKA_VERSION}"):

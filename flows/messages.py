@@ -22,8 +22,8 @@ class Messages:
         self._model = model
         self._scored_features = scored_features
 
-    def scored(self, decisions: Decisions) -> list[tuple[str, Outgoing]]:
-        """The messages of the ``scored`` topic, with their keys, and the alert where there is one."""
+    def scored(self, decisions: Decisions) -> list[Outgoing]:
+        """The messages of the ``scored`` topic, each with its alert where there is one."""
         of = decisions.transactions
         model, with_features, scored_at = self._model, self._scored_features, datetime.now(UTC)
         alerted = np.flatnonzero(decisions.alerts)
@@ -55,11 +55,10 @@ class Messages:
             if alert:
                 fields = msgspec.structs.asdict(message) | {"features": features}
                 alert_value = _encode(AlertMessage(**fields, threshold=model.threshold, reasons=alerts[i]))
-            messages.append((account, Outgoing(account.encode(), _encode(message), {}, alert_value, arrived)))
+            messages.append(Outgoing(account.encode(), _encode(message), {}, alert_value, arrived))
         return messages
 
-    def rejected(self, rejection: Rejection) -> tuple[str, Outgoing]:
-        """The message of the ``rejected`` topic: the original key and bytes; beside it what decides its partition."""
+    def rejected(self, rejection: Rejection) -> list[Outgoing]:
+        """The message of the ``rejected`` topic: the original key and bytes."""
         metrics.REJECTED.labels(rejection.code).inc()
-        key = rejection.key or b""
-        return key.decode(errors="replace"), Outgoing(rejection.key, rejection.value, rejection.headers)
+        return [Outgoing(rejection.key, rejection.value, rejection.headers)]

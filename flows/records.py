@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,6 +15,8 @@ from features.transaction import Label, Transaction
 
 Rows = NDArray[np.float32]
 Places = NDArray[np.int64]
+
+TEXTS: Final = ("transaction_id", "account_id", "merchant_id", "transaction_type", "location", "device_id")
 
 
 class Rejection(NamedTuple):
@@ -65,26 +67,19 @@ class Transactions:
         )
 
     def __len__(self) -> int:
-        return len(self.transaction_id)
+        return len(self.timestamp)
 
     def between(self, since: int, until: int) -> Transactions:
         """Those from one place to before another."""
         columns = (getattr(self, field.name)[since:until] for field in fields(self))
         return Transactions(*columns)
 
-    def at(self, places: Places) -> Transactions:
-        """Some of them, in the order of the places."""
+    def at(self, places: Places, texts: Collection[str] = TEXTS) -> Transactions:
+        """Some of them, in the order of the places; columns of texts that are not asked for are empty."""
         chosen = places.tolist()
+        columns = {name: list(map(getattr(self, name).__getitem__, chosen)) if name in texts else [] for name in TEXTS}
         return Transactions(
-            [self.transaction_id[i] for i in chosen],
-            [self.account_id[i] for i in chosen],
-            [self.merchant_id[i] for i in chosen],
-            self.amount[places],
-            self.timestamp[places],
-            [self.transaction_type[i] for i in chosen],
-            [self.location[i] for i in chosen],
-            [self.device_id[i] for i in chosen],
-            self.arrived[places],
+            amount=self.amount[places], timestamp=self.timestamp[places], arrived=self.arrived[places], **columns
         )
 
 
@@ -130,6 +125,7 @@ class Home(NamedTuple):
 class ForMerchants:
     """What one shard of the merchants gets of a batch of the reader's; see ``ForAccounts``.
 
+    ``transactions`` have only the texts that the merchants' windows look at, where these may be another process's.
     ``homes``: to which shards of the accounts the features go. ``labels``: each with the number of transactions of the
     batch that were read before it.
     """

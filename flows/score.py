@@ -14,8 +14,9 @@ from typing import TypeVar
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 
-from features.definitions import Feature
+from features.definitions import Entity, Feature
 from features.errors import VigieError
+from features.plan import Plan
 from flows.messages import Messages
 from flows.pulse import Pulse
 from flows.records import Beat, Candidates, ForAccounts, ForMerchants, MerchantRows, Rejection
@@ -37,15 +38,17 @@ def flow() -> Dataflow:
     scored_topic, rejected_topic = settings.outputs
 
     vigie = Dataflow("vigie")
-    read = op.input("read_v2", vigie, KafkaSource(settings, place, memory, first, busy=outbox.busy))  # Items
+    looked_at = Plan(bundle.features, Entity.MERCHANT).fields
+    source = KafkaSource(settings, place, memory, first, busy=outbox.busy, texts=looked_at)
+    read = op.input("read_v2", vigie, source)  # Items
     candidates = with_features(read, bundle.features)
     decisions = op.map("score", candidates, model.score)  # Decisions
-    scored = op.flat_map("scored_message", decisions, messages.scored)  # (account_id, Outgoing with its alert)
-    refused = op.map("rejected_message", only(read, Rejection), messages.rejected)  # (original key, Outgoing)
+    scored = op.map("scored_messages", decisions, messages.scored)  # lists of Outgoing, each with its alert
+    refused = op.map("rejected_messages", only(read, Rejection), messages.rejected)  # lists of Outgoing
     scores = KafkaSink(settings, scored_topic, outbox, begins.get(scored_topic), alerts=settings.alerts_topic)
     rejects = KafkaSink(settings, rejected_topic, outbox, begins.get(rejected_topic), cut=True)
-    op.output("scored_v1", op.flat_map_batch("scored_by_partition", scored, scores.by_partition), scores)
-    op.output("rejected_v1", op.flat_map_batch("rejected_by_partition", refused, rejects.by_partition), rejects)
+    op.output("scored_v1", op.flat_map("scored_by_partition", scored, scores.by_partition), scores)
+    op.output("rejected_v1", op.flat_map("rejected_by_partition", refused, rejects.by_partition), rejects)
     op.stateful_batch("pulse_v1", op.key_on("beat_by_shard", only(read, Beat), by_shard), lambda _: Pulse(vitals))
     return vigie
 

@@ -1,6 +1,7 @@
-"""One file of the journal: blocks of events, each with its length and checksum, and with its texts as numbers.
+"""One file of the journal: blocks of events, each with its length and checksum, and with some of its texts as numbers.
 
-What a number stands for is said where it first occurs in the segment, so a text is there once.
+What a number stands for is said where it first occurs in the segment, so such a text is there once. Ids are as many as
+entities, so that a number for each would cost more time than it saves room: they are written as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from features.transaction import Label
 from flows.records import Transactions
 
 COLUMNS: Final = ("account_id", "merchant_id", "transaction_type", "location", "device_id")
+NUMBERED: Final = frozenset({"transaction_type", "location"})
 PORTION: Final = 50_000  # events that are given back at once, or a few more
 _HEAD: Final = 8  # bytes: length and checksum
 
@@ -32,7 +34,7 @@ class _Block(msgspec.Struct, array_like=True):
     amounts: bytes
     transaction_ids: list[str]
     new_texts: list[list[str | None]]  # of each of COLUMNS
-    codes: list[bytes]
+    codes: list[bytes]  # likewise; none where all the texts are new ones
     labels: list[tuple[str, str, str, int, bool, int]]
 
 
@@ -58,15 +60,21 @@ class Segment:
     def __init__(self, file: Path) -> None:
         self.length = self.events = self.newest = 0
         self._on_disk = 0  # bytes
-        self._codes = [Codes() for _ in COLUMNS]
+        self._codes = {column: Codes() for column in NUMBERED}
         self._stream = file.open("wb", buffering=0)
 
     def write(self, batches: Sequence[Events]) -> None:
         """Writes a block of batches."""
-        codes = []
-        for column, known in zip(COLUMNS, self._codes, strict=True):
-            texts = chain.from_iterable(getattr(transactions, column) for transactions, _ in batches)
-            codes.append(np.fromiter(map(known.__getitem__, texts), np.uint32).tobytes())
+        new_texts, codes = [], []
+        for column in COLUMNS:
+            texts = list(chain.from_iterable(getattr(transactions, column) for transactions, _ in batches))
+            known = self._codes.get(column)
+            if known is not None:
+                codes.append(np.fromiter(map(known.__getitem__, texts), np.uint32, len(texts)).tobytes())
+                texts, known.new = known.new, []
+            else:
+                codes.append(b"")
+            new_texts.append(texts)
         timestamps = np.concatenate([transactions.timestamp for transactions, _ in batches])
         labels = [label for _, of_batch in batches for label in of_batch]
         block = _encode(
@@ -74,13 +82,11 @@ class Segment:
                 timestamps.tobytes(),
                 np.concatenate([transactions.amount for transactions, _ in batches]).tobytes(),
                 [text for transactions, _ in batches for text in transactions.transaction_id],
-                [known.new for known in self._codes],
+                new_texts,
                 codes,
                 [msgspec.structs.astuple(label) for label in labels],
             )
         )
-        for known in self._codes:
-            known.new = []
         view = memoryview(len(block).to_bytes(4, "little") + zlib.crc32(block).to_bytes(4, "little") + block)
         self.length += len(view)
         while view:
@@ -105,8 +111,9 @@ def read(file: Path) -> Iterator[Events]:
     blocks: list[_Block] = []
     events = 0
     for block in _blocks(file):
-        for known, new in zip(texts, block.new_texts, strict=True):
-            known.extend(new)
+        for known, new, codes in zip(texts, block.new_texts, block.codes, strict=True):
+            if codes:
+                known.extend(new)
         blocks.append(block)
         events += len(block.transaction_ids) + len(block.labels)
         if events >= PORTION:
@@ -137,8 +144,11 @@ def _blocks(file: Path) -> Iterator[_Block]:
 def _events(blocks: Sequence[_Block], texts: Sequence[list[str | None]]) -> Events:
     columns = []
     for i, known in enumerate(texts):
-        codes = np.frombuffer(b"".join(block.codes[i] for block in blocks), np.uint32)
-        columns.append([known[code] for code in codes.tolist()])
+        column: list[str | None] = []
+        for block in blocks:
+            codes = np.frombuffer(block.codes[i], np.uint32).tolist()
+            column += [known[code] for code in codes] if codes else block.new_texts[i]
+        columns.append(column)
     accounts, merchants, kinds, locations, devices = columns
     transactions = Transactions(
         [text for block in blocks for text in block.transaction_ids],

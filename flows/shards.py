@@ -6,14 +6,14 @@ start with any number of workers.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import count
 from typing import Final
-from zlib import crc32
 
 import numpy as np
 
 from features.transaction import Label
-from flows.records import ForAccounts, ForMerchants, Home, Transactions
+from flows.records import TEXTS, ForAccounts, ForMerchants, Home, Transactions
 
 _WORD: Final = (1 << 64) - 1
 
@@ -22,10 +22,13 @@ class Dealer:
     """Deals batches to shards.
 
     Bytewax gives a key to the worker ``hash(key) % workers``, so each shard bears a name that falls to another worker.
+    Which shard an entity belongs to is for this process to say, and until it ends.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, texts: Collection[str] = TEXTS) -> None:
+        """``texts``: what the merchants' windows look at besides the merchant."""
         self.keys = keys_of(workers)
+        self._texts = {*texts, "merchant_id"}
         self._number = 0
 
     def deal(
@@ -58,7 +61,8 @@ class Dealer:
                     for number, home in enumerate(self.keys)
                     if len(here := np.flatnonzero(accounts[places] == number))
                 ]
-                dealt.append(ForMerchants(key, self._number, transactions.at(places), watermark, past, homes, said))
+                of_them = transactions.at(places, self._texts)
+                dealt.append(ForMerchants(key, self._number, of_them, watermark, past, homes, said))
         return dealt
 
     def _to_the_only_worker(
@@ -73,10 +77,10 @@ class Dealer:
         return [ForAccounts(key, self._number, transactions, watermark, past), for_merchants]
 
     def _shard(self, text: str) -> int:
-        return crc32(text.encode()) % len(self.keys)
+        return hash(text) % len(self.keys)
 
     def _shards(self, texts: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.fromiter((crc32(text.encode()) for text in texts), np.int64, len(texts)) % len(self.keys)
+        return np.fromiter(map(hash, texts), np.int64, len(texts)) % len(self.keys)
 
 
 def keys_of(workers: int) -> list[str]:

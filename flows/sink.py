@@ -67,12 +67,12 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], Written]):
         there = topics.partitions(self.settings, [self.topic])[self.topic]
         return [f"{number:05d}" for number in range(there if self.begins is None else len(self.begins))]
 
-    def by_partition(self, keyed: Sequence[tuple[str, Outgoing]]) -> list[tuple[str, list[Outgoing]]]:
+    def by_partition(self, records: Sequence[Outgoing]) -> list[tuple[str, list[Outgoing]]]:
         """Records under the numbers of their partitions, which their keys decide as in the Kafka client: by CRC-32."""
         gathered: dict[int, list[Outgoing]] = {}
-        for key, record in keyed:
-            gathered.setdefault(crc32(key.encode()) % self._count, []).append(record)
-        return [(str(number), records) for number, records in gathered.items()]
+        for record in records:
+            gathered.setdefault(crc32(record.key or b"") % self._count, []).append(record)
+        return [(str(number), of_it) for number, of_it in gathered.items()]
 
     def part_fn(self, item_key: str) -> int:
         """The number itself."""

@@ -18,26 +18,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from features.errors import InvalidRecord, KafkaFailure
+from features.errors import InvalidRecord
 from features.transaction import MICROSECOND, Label, microseconds, parse_label, parse_transaction, rfc3339
-from flows import metrics, stop, tail, topics
+from flows import metrics, poll, stop, tail, topics
 from flows.intake import Dealt, Intake, Reading, rejection
 from flows.invocation import Invocation
 from flows.journal import NOTHING, Memory, Position
 from flows.lanes import Lane, Lanes, Parse, PartitionId
-from flows.records import Beat, Rejection
+from flows.records import TEXTS, Beat, Rejection
 from flows.settings import GROUP, Settings
 
-BATCH: Final = 1000  # records a poll
-REST: Final = 0.01  # seconds from one poll to the next while nothing more can be written, so that batches are fewer
+BATCH: Final = 4000  # records a poll
+_NEVER: Final = 1 << 63  # no partition has that offset
+REST: Final = 0.02  # seconds from one poll to the next while nothing more can be written, so that batches are fewer
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
 
     ``first``: where it begins without a saved state. ``until``: offsets at which reading ends; see ``Reader``.
     ``memory``: where what was read is kept; None without recovery. ``busy``: whether what is computed now would have to
-    wait for what is being written.
+    wait for what is being written. ``texts``: those that the merchants' windows look at.
     """
 
     def __init__(
@@ -83,10 +83,12 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
         until: Mapping[PartitionId, int] | None = None,
         *,
         busy: Callable[[], bool] = lambda: False,
+        texts: Collection[str] = TEXTS,
     ) -> None:
         self.settings = settings
         self.place = place
         self.busy = busy
+        self.texts = texts
         self.memory = memory
         self.first = first
         self.until = until
@@ -99,7 +101,8 @@ class KafkaSource(FixedPartitionedSource[Item, Positions]):
     def build_part(self, step_id: str, for_part: str, resume_state: Positions | None) -> Reader:  # noqa: ARG002
         """A reader from the saved positions on; partitions without one from VIGIE_START_FROM on."""
         positions = resume_state or self.first
-        intake = Intake(self.settings, self.place.count, self.memory, positions.journal, positions.watermark)
+        journal, watermark = positions.journal, positions.watermark
+        intake = Intake(self.settings, self.place.count, self.memory, journal, watermark, texts=self.texts)
         return Reader(self.settings, positions, intake, self.until, busy=self.busy)
 
 
@@ -186,10 +189,8 @@ class Reader(StatefulSourcePartition[Item, Positions]):
         messages = self._consumer.consume(BATCH, 0)
         if 0 < len(messages) < BATCH:
             self._rested = time.monotonic() + REST
-        for message in messages:
-            self._take(message, now + self._tolerance)
-        for topic, number in Counter(message.topic() for message in messages if message.error() is None).items():
-            metrics.READ.labels(topic).inc(number)
+        for key, run in poll.runs(messages):
+            self._take(key, run, now + self._tolerance)
         for key, lane in self._lanes.moved():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*key), cached=True)
             lane.end = high
@@ -240,36 +241,42 @@ class Reader(StatefulSourcePartition[Item, Positions]):
         reached = self._next_watermark + self._lateness
         return time.time() - reached / 1e6 if self._next_watermark > 0 else None
 
-    def _take(self, message: Message, latest: int) -> None:
-        topic, number, offset, error = message.topic(), message.partition(), message.offset(), message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            _raise_unless_passing(error, topic, number)
-            return
-        assert topic is not None
-        assert number is not None
-        assert offset is not None
-        key = (topic, number)
-        lane = self._lanes[key]
-        if error is not None:
-            # Comes late, but where transaction markers end a partition it is the only sign of the end.
-            lane.reached_end(min(offset, self._until.get(key, offset)))
-            return
-        if offset >= self._until.get(key, offset + 1):
-            lane.reached_end(self._until[key])
-            self._consumer.pause([TopicPartition(*key)])
-            return
-        if self._ahead and (topic, number, offset) in self._ahead:
-            latest = 0
-        try:
-            event = lane.parse(message.value(), latest)
-        except InvalidRecord as invalid:
-            self._lanes.add(key, offset, None, Reading(rejection(message, invalid), late=False, message=message))
-            return
-        if isinstance(event, Label):
-            self._lanes.add(key, offset, event.labelled_at, Reading(event, late=False, message=message))
+    def _take(self, key: PartitionId, run: Sequence[Message], latest: int) -> None:
+        """Takes in what one partition has delivered; done for each record, so what can be is done for all at once."""
+        lane, until, ahead, lateness = None, self._until.get(key, _NEVER), self._ahead, self._lateness
+        taken = 0
+        for message in run:
+            error, offset = message.error(), message.offset() or 0
+            if error is not None:
+                self._heed(error, key, offset)
+                lane = None
+                continue
+            if offset >= until:
+                self._lanes[key].reached_end(until)
+                self._consumer.pause([TopicPartition(*key)])
+                continue
+            if lane is None:
+                lane = self._lanes.delivers(key)
+            taken += 1
+            try:
+                event = lane.parse(message.value(), 0 if ahead and (*key, offset) in ahead else latest)
+            except InvalidRecord as invalid:
+                lane.add(offset, None, Reading(rejection(message, invalid), late=False, message=message))
+                continue
+            if isinstance(event, Label):
+                lane.add(offset, event.labelled_at, Reading(event, late=False, message=message))
+            else:
+                lane.add(offset, event.timestamp, Reading(event, event.timestamp < lane.lead - lateness, message))
+        if taken:
+            metrics.READ.labels(key[0]).inc(taken)
+
+    def _heed(self, error: KafkaError, key: PartitionId, offset: int) -> None:
+        """What Kafka says in place of a record."""
+        if error.code() != KafkaError._PARTITION_EOF:
+            poll.raise_unless_passing(error, *key)
         else:
-            late = event.timestamp < lane.lead - self._lateness
-            self._lanes.add(key, offset, event.timestamp, Reading(event, late, message))
+            # Comes late, but where transaction markers end a partition it is the only sign of the end.
+            self._lanes[key].reached_end(min(offset, self._until.get(key, offset)))
 
     def _has_arrived(self) -> bool:
         """Whether everything before ``until`` has left; a lane that was given up may still have some of it."""
@@ -281,20 +288,3 @@ def _say_uncommitted(error: KafkaError | None, _offsets: list[TopicPartition]) -
     """Committed offsets only inform; the recovery state has its own."""
     if error is not None:
         _log.warning("Kafka was not told how far the flow has come: %s", error.str())
-
-
-# What passes by itself: the client goes on trying.
-_PASSING: Final = frozenset(
-    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
-)
-
-
-def _raise_unless_passing(error: KafkaError, topic: str | None, number: int | None) -> None:
-    if error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise KafkaFailure(
-            f"{topic}[{number}] no longer holds the offset to read next ({error.str()}), so records would be skipped; "
-            "start again, which says what is missing and what can be done"
-        )
-    if error.fatal() or error.code() not in _PASSING:
-        raise KafkaFailure(f"reading {topic}[{number}] failed: {error.str()}")
-    _log.warning("Kafka: %s", error.str())

@@ -233,9 +233,9 @@ def alert(tmp_path: Path) -> tuple[str, bytes]:
     rows = np.full((1, len(FEATURES)), np.nan, np.float32)
     rows[0, 0] = 1234.56
     decisions = Decisions(Transactions.of([transaction]), rows, [0.98765], [0.5], [True])
-    ((key, outgoing),) = Messages(model, scored_features=False).scored(decisions)
+    (outgoing,) = Messages(model, scored_features=False).scored(decisions)
     assert outgoing.alert is not None
-    return key, outgoing.alert
+    return "compte-é7", outgoing.alert
 
 
 def test_the_example_reads_alerts(kafka: LocalKafka, alert: tuple[str, bytes]) -> None:

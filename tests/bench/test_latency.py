@@ -79,3 +79,21 @@ def test_a_reader_waits_for_the_alerts_that_scores_announce(
     assert came.scores.keys() == {0, 1}
     assert came.alerts.keys() == {1}
     assert came.alerts[1] - came.scores[1] > 0.9
+
+
+def test_an_alert_that_comes_before_its_score_is_not_taken_for_that(
+    kafka: LocalKafka, topics: Callable[[str, int], str], tmp_path: Path
+) -> None:
+    scored, alerts, file = topics("scored", PARTITIONS), topics("alerts", PARTITIONS), tmp_path / "arrivals.npy"
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    with child("bench.arrivals", [kafka.bootstrap_servers, "1", str(file), "20", scored, alerts]) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        for topic in (alerts, scored):
+            with pytest.raises(subprocess.TimeoutExpired):
+                reader.wait(0.5)
+            producer.produce(topic, b'{"transaction_id":"t0","score":0.9,"alert":true}', partition=0)
+            assert producer.flush(30) == 0
+        assert reader.wait(20) == 0
+    came = loaded(file)
+    assert came.scores.keys() == came.alerts.keys() == {0}

@@ -104,7 +104,7 @@ def counts() -> dict[str, float]:
             for offset, reading in enumerate(readings):
                 event = reading.event
                 instant = event.labelled_at if isinstance(event, Label) else cast("Transaction", event).timestamp
-                lanes.add(lane_id, offset, instant, reading)
+                lanes.delivers(lane_id).add(offset, instant, reading)
             return lanes.release(1 << 62)
 
         done = 0
@@ -142,7 +142,7 @@ def counts() -> dict[str, float]:
                 decisions = model.score(candidates)
             with work.counting("write"):
                 decisions.alerts[:] = [False] * len(decisions.alerts)  # reasons are another matter
-                outgoing: list[Outgoing] = [message for _, message in messages.scored(decisions)]
+                outgoing: list[Outgoing] = messages.scored(decisions)
                 outbox._produce("scored", 0, outgoing, {}, asked=False)
             done += len(decisions.scores)
             counted = counted + len(decisions.scores) if done > FILLED else 0

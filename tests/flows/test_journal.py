@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from features.errors import InvalidStore
 from features.transaction import Label, Transaction
-from flows import journal
+from flows import journal, segment
 from flows.journal import NOTHING, Journal, Memory, Position
 from flows.records import Transactions
 from tests.features.oracle import Record
@@ -81,6 +81,21 @@ def test_what_was_saved_comes_back_and_what_was_not_does_not(
                     position = written.save(0)
                     kept += some
                 add(written, not_saved)
+
+
+def test_journals_from_when_ids_were_numbered_too_are_read(tmp_path: Path) -> None:
+    payments = [pay(str(i), day=i / 10, account=f"a{i % 3}") for i in range(20)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "NUMBERED", frozenset(segment.COLUMNS))
+        with opened(tmp_path) as written:
+            add(written, payments[:10])
+            position = written.save(0)
+    with opened(tmp_path, position) as written:
+        assert past(written) == payments[:10]
+        add(written, payments[10:])
+        position = written.save(0)
+    with opened(tmp_path, position) as written:
+        assert past(written) == payments
 
 
 def test_segments_go_when_no_window_reaches_them_and_not_before_a_later_save(

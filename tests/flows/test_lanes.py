@@ -68,7 +68,7 @@ class Partitions:
             return
         read_to = self.lanes[key(lane)].read_to
         for record in self.produced[lane][read_to : read_to + at_most]:
-            self.lanes.add(key(lane), record.offset, record.time, record)
+            self.lanes.delivers(key(lane)).add(record.offset, record.time, record)
         for _, moved in self.lanes.moved():
             moved.at_end = moved.read_to >= len(self.produced[lane])
 
@@ -233,8 +233,8 @@ def test_history_waits_a_moment_for_a_lane_that_was_just_read_to_its_end_and_wha
 def test_a_lane_that_need_not_settle_holds_nobody_at_its_end() -> None:
     with patch.object(module, "time", Clock()):
         lanes = Lanes({key(0): Lane[str](unused, 0, 0, settles=True), ("labels", 0): Lane(unused, 0, 0, settles=False)})
-        lanes.add(("labels", 0), 0, 5, "label")
-        lanes.add(key(0), 0, 10, "transaction")
+        lanes.delivers(("labels", 0)).add(0, 5, "label")
+        lanes.delivers(key(0)).add(0, 10, "transaction")
         for _, lane in lanes.moved():
             lane.at_end = True
         assert lanes.release(NOW) == ["label", "transaction"]
@@ -381,15 +381,15 @@ def test_slowest_counts_a_silent_lane_whose_records_wait_for_labels() -> None:
         first, second, labels = key(0), key(1), ("labels", 0)
         lanes = Lanes({place: Lane[str](unused, 0, 0, settles=False) for place in (labels, first, second)})
         for place, time in ((first, NOW - 80), (second, NOW - 60)):
-            lanes.add(place, 0, time, "known")
+            lanes.delivers(place).add(0, time, "known")
         for place in (first, second, labels):
             lanes[place].reached_end(0)
         assert lanes.release(NOW) == ["known", "known"]
-        lanes.add(first, 1, NOW - 70, "waits")
+        lanes.delivers(first).add(1, NOW - 70, "waits")
         lanes[first].reached_end(0)
         for second_number in range(round(IDLE) + 2):
-            lanes.add(labels, second_number, NOW - 90, "label")  # from now on there are more of them to read
-            lanes.add(second, second_number + 1, NOW - 50, "waits too")
+            lanes.delivers(labels).add(second_number, NOW - 90, "label")  # from now on there are more of them to read
+            lanes.delivers(second).add(second_number + 1, NOW - 50, "waits too")
             lanes[labels].at_end = False
             for _ in range(round(1 / LOOK)):
                 clock.seconds += LOOK
@@ -404,8 +404,8 @@ def test_a_lane_goes_on_from_where_it_was_saved() -> None:
         assert lanes.offsets() == {key(0): 7, key(1): 3}
         assert lanes.leads() == {key(0): 50, key(1): 40}
         assert lanes.slowest("transactions") == 40
-        lanes.add(key(0), 7, 45, "late")
-        lanes.add(key(1), 3, 60, "next")
+        lanes.delivers(key(0)).add(7, 45, "late")
+        lanes.delivers(key(1)).add(3, 60, "next")
         assert lanes.release(NOW) == ["late"]
         assert lanes.leads() == {key(0): 50, key(1): 40}
 
@@ -415,7 +415,7 @@ def test_marks_at_the_end_that_no_record_reaches_are_passed() -> None:
     lanes = Lanes({key(0): Lane[str](unused, 5, 0, settles=False)})
     lanes[key(0)].reached_end(7)
     assert lanes.offsets() == {key(0): 7}
-    lanes.add(key(0), 7, NOW, "waits")
+    lanes.delivers(key(0)).add(7, NOW, "waits")
     lanes[key(0)].reached_end(9)
     assert lanes.offsets() == {key(0): 7}
     assert lanes.release(NOW) == ["waits"]

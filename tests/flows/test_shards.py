@@ -86,6 +86,23 @@ def test_each_transaction_goes_to_one_shard_of_each_kind_and_finds_home(
         assert len(set().union(*owners)) == sum(map(len, owners)), "no entity is in two shards"
 
 
+@given(st.lists(st.tuples(ids, ids), min_size=1), st.integers(2, 4))
+def test_merchants_get_no_texts_that_their_windows_do_not_look_at(pairs: list[tuple[str, str]], workers: int) -> None:
+    payments = Transactions.of([pay(str(i), account=a, merchant=m, day=i) for i, (a, m) in enumerate(pairs)])
+    whole = [part for part in Dealer(workers).deal(payments, [], 7) if isinstance(part, ForMerchants)]
+    dealer = Dealer(workers, ["device_id"])
+    slim = [part for part in dealer.deal(payments, [], 7) if isinstance(part, ForMerchants)]
+    assert [part.key for part in slim] == [part.key for part in whole]
+    for part, other in zip(slim, whole, strict=True):
+        found, expected = part.transactions, other.transactions
+        assert found.merchant_id == expected.merchant_id
+        assert found.device_id == expected.device_id
+        assert found.timestamp.tolist() == expected.timestamp.tolist()
+        assert found.amount.tolist() == expected.amount.tolist()
+        assert len(found) == len(expected)
+        assert not any((found.transaction_id, found.account_id, found.transaction_type, found.location))
+
+
 def test_columns_are_the_fields() -> None:
     payments = [pay(str(i), day=i) for i in range(5)]
     columns = Transactions.of(payments)

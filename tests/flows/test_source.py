@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
 from features.errors import KafkaFailure
 from features.transaction import Label, Transaction, microseconds
-from flows import lanes, source, stop
+from flows import lanes, poll, source, stop
 from flows.handover import committed
 from flows.intake import Dealt, Intake, Reading, too_late
 from flows.invocation import Invocation
@@ -416,6 +416,23 @@ def test_a_lane_that_is_far_ahead_is_paused_and_nothing_is_lost(
         assert events(take(reader, 1000)) == behind + ahead
 
 
+def test_what_follows_the_end_of_a_partition_in_one_poll_says_that_it_has_gone_on(
+    kafka: LocalKafka, topics: Topics
+) -> None:
+    place = Place(kafka, topics, 1)
+    key = (place.transactions, 0)
+    values = [transaction_message(pay(str(n), day=n)).value for n in range(2)]
+    end = KafkaError(KafkaError._PARTITION_EOF)
+    first, second = (Message(topic=key[0], partition=0, offset=n, value=value) for n, value in enumerate(values))
+    with place.reader() as reader:
+        lane = reader._lanes[key]
+        reader._take(key, [first, Message(topic=key[0], partition=0, offset=1, error=end), second], 1 << 62)
+        assert (lane.read_to, lane.moved) == (2, True)
+        reader._take(key, [Message(topic=key[0], partition=0, offset=2, error=end)], 1 << 62)
+        assert (lane.read_to, lane.moved, lane.at_end) == (2, False, True)
+        assert events(take(reader, 2)) == [pay(str(n), day=n) for n in range(2)]
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_while_a_commit_is_under_way_it_rests_but_not_after_a_full_batch(
     kafka: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch, *, full: bool
@@ -541,10 +558,10 @@ def test_the_lag_is_what_has_not_left_and_event_time_that_of_the_slowest(kafka: 
 
 def test_errors_that_pass_are_logged_and_others_stop_the_flow(caplog: pytest.LogCaptureFixture) -> None:
     for code in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE):
-        source._raise_unless_passing(KafkaError(code), "transactions", 3)
+        poll.raise_unless_passing(KafkaError(code), "transactions", 3)
     assert len(caplog.records) == 4
     with pytest.raises(KafkaFailure, match=r"reading transactions\[3\] failed: .*uthorization"):
-        source._raise_unless_passing(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "transactions", 3)
+        poll.raise_unless_passing(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "transactions", 3)
 
 
 def test_the_first_process_reads_and_no_other() -> None:
