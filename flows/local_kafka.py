@@ -52,7 +52,7 @@ class LocalKafka:
     """One Apache Kafka broker on this machine; as a context manager, it runs for as long as the block.
 
     ``data_dir`` receives the topics (``kafka-data``), the broker's log (``kafka-logs``) and ``broker.json``, which says
-    who runs there. A broker started on the directory of an earlier one has its topics, whatever the port. ``properties``
+    who runs there. A broker started on the directory of an earlier one has its topics, on any port. ``properties``
     replace those of ``flows/kafka/server.properties``, but ``listeners`` (TLS, SASL) stand beside the plain one.
     """
 
