@@ -245,7 +245,7 @@ def ends(
 
     Raises ``KafkaException`` where one does not answer within so many seconds, or does not lead.
     """
-    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # of the client
     told = client.list_offsets(dict.fromkeys(places, latest), isolation_level=level, request_timeout=timeout)
     return [told[place].result().offset for place in places]
 

@@ -246,11 +246,12 @@ class Reader(StatefulSourcePartition[Item, Positions]):
         lane, until, ahead, lateness = None, self._until.get(key, _NEVER), self._ahead, self._lateness
         taken = 0
         for message in run:
-            error, offset = message.error(), message.offset() or 0
+            error, offset = message.error(), message.offset()
             if error is not None:
-                self._heed(error, key, offset)
+                self._heed(error, key, offset or 0)
                 lane = None
                 continue
+            assert offset is not None
             if offset >= until:
                 self._lanes[key].reached_end(until)
                 self._consumer.pause([TopicPartition(*key)])

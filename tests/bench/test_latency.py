@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,21 @@ def test_an_injector_ends_with_the_benchmark_that_is_interrupted() -> None:
     assert injector.poll() is not None
 
 
+@contextmanager
+def reading(kafka: LocalKafka, wanted: int, file: Path, *topics: str) -> Iterator[subprocess.Popen[str]]:
+    """The reader as a process, which reads already."""
+    with child("bench.arrivals", [kafka.bootstrap_servers, str(wanted), str(file), "20", *topics]) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        yield reader
+
+
 def test_a_reader_waits_for_the_alerts_that_scores_announce(
     kafka: LocalKafka, topics: Callable[[str, int], str], tmp_path: Path
 ) -> None:
     scored, alerts, file = topics("scored", PARTITIONS), topics("alerts", PARTITIONS), tmp_path / "arrivals.npy"
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    with child("bench.arrivals", [kafka.bootstrap_servers, "2", str(file), "20", scored, alerts]) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "reading\n"
+    with reading(kafka, 2, file, scored, alerts) as reader:
         producer.produce(scored, b'{"transaction_id":"t0","score":0.5,"alert":false}', partition=0)
         producer.produce(scored, b'{"transaction_id":"t1","score":0.9,"alert":true}', partition=1)
         assert producer.flush(30) == 0
@@ -86,9 +94,7 @@ def test_an_alert_that_comes_before_its_score_is_not_taken_for_that(
 ) -> None:
     scored, alerts, file = topics("scored", PARTITIONS), topics("alerts", PARTITIONS), tmp_path / "arrivals.npy"
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    with child("bench.arrivals", [kafka.bootstrap_servers, "1", str(file), "20", scored, alerts]) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "reading\n"
+    with reading(kafka, 1, file, scored, alerts) as reader:
         for topic in (alerts, scored):
             with pytest.raises(subprocess.TimeoutExpired):
                 reader.wait(0.5)
