@@ -19,8 +19,8 @@ from bench.published import METRICS, Figures, Parameters, PublishedRow
 from bench.weeks import Weeks
 from features.definitions import feature_set, reach
 from features.errors import InvalidHistory
+from features.inference import session
 from training.compare import Rows, judged_rows, training_rows
-from training.export import session
 from training.fit import FEWEST_FRAUDS, Floats, Labels, Matrix
 from training.pipeline import DEFAULT_RULE, Options, train
 from training.progress import Stages

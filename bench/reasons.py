@@ -40,9 +40,10 @@ from features.contributions import Contributions
 from features.definitions import FEATURES, LABEL_DELAY, reach
 from features.errors import VigieError
 from features.history import column_map, load
+from features.inference import session
 from training.calibration import Calibration, calibrate
 from training.compare import Rows, judged_rows, training_rows
-from training.export import build, session
+from training.export import build
 from training.fit import CANDIDATES, XGBOOST, XGBOOST_PARAMETERS, Models, fit
 from training.pipeline import DEFAULT_RULE
 from training.progress import Stages

@@ -23,7 +23,8 @@ from confluent_kafka import Producer
 from bench.traffic import Traffic
 
 AHEAD: Final = 0.5  # seconds from the line that says when it begins to the beginning
-TICK: Final = 0.001  # seconds of sleep at least: waking for each event would take a core from who is measured
+TICK: Final = 0.003  # seconds of sleep at least: waking for each event would take a core from who is measured
+LINGER: Final = 10  # milliseconds to gather a batch: small ones would keep the broker busy, and with it the machine
 POLL: Final = 256  # records after which the client may report
 
 
@@ -71,8 +72,8 @@ def main() -> int:
     traffic = Traffic(int(accounts), *map(int, usual))
     happens = None if usual else (lambda nth: now + int((nth - first) * step))
     records = list(traffic.records(first + count, first, happens))
-    # Batches of 5 ms, the client's default: smaller ones would keep the broker busy, and with it the machine.
-    producer = Producer({"bootstrap.servers": bootstrap, "queue.buffering.max.messages": "1000000"})
+    limits = {"linger.ms": LINGER, "queue.buffering.max.messages": 1_000_000}
+    producer = Producer({"bootstrap.servers": bootstrap, **limits})
     producer.list_topics(topic, 10)
 
     late: list[float] = []

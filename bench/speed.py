@@ -26,7 +26,7 @@ from rich.console import Console
 from bench.contenders import ALL, FLINK, LOOP, NAIVE, OURS, QUIX, STOCK, UNSAVED, VIGIE, Contender, Course
 from bench.growth import DAYS, EVENTS, TYPICAL, WEIGHED, cost, weight
 from bench.latency import Live
-from bench.machine import machine
+from bench.machine import log_folder, machine
 from bench.soak import soak
 from bench.speed_model import model, truth
 from bench.speed_page import page
@@ -71,8 +71,9 @@ QUICK: Final = Size((VIGIE, UNSAVED, LOOP, STOCK, QUIX, NAIVE), 1, 4.0, 6.0, (1_
 class Bench:
     """One run of the benchmark."""
 
-    def __init__(self, size: Size, given: Path | None, console: Console) -> None:
+    def __init__(self, size: Size, given: Path | None, log: Path, console: Console) -> None:
         self._size = size
+        self._log = log  # the broker's
         self._console = console
         self._traffic = Traffic(ACCOUNTS)
         self.model = model(self._traffic, given)
@@ -104,7 +105,7 @@ class Bench:
         ]
         bundle = load(self.model)
         return Outcome(
-            machine=machine(),
+            machine=machine(self._log),
             traffic=self._traffic.describe(max((r.scored for runs in self._runs.values() for r in runs), default=0)),
             model=f"{bundle.manifest.champion}, {len(bundle.features)} features, {len(bundle.model) / 1e6:.1f} MB",
             checked=CHECKED,
@@ -197,9 +198,10 @@ def run(arguments: argparse.Namespace, console: Console) -> Outcome:
     if not Path("/proc/self/stat").exists():
         raise InvalidSetting("the speed benchmark counts CPU and memory from /proc; run it on Linux")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(QUICK if arguments.quick else FULL, arguments.model, console)
+    log = log_folder()
+    bench = Bench(QUICK if arguments.quick else FULL, arguments.model, log, console)
     with (
-        TemporaryDirectory(prefix="kafka-") as data,
+        TemporaryDirectory(prefix="kafka-", dir=log) as data,
         TemporaryDirectory(prefix="bench-") as folder,
         LocalKafka(free_port(), Path(data), jvm=LONG_LIVED) as kafka,
     ):

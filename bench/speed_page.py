@@ -245,6 +245,7 @@ def _setup(outcome: Outcome) -> list[Part]:
         ("CPU", f"{here.cpu}, {here.cores} cores"),
         ("Memory", f"{here.memory / 2**30:.1f} GiB"),
         ("Kernel", here.kernel),
+        ("Broker's log", here.log),
         ("When", here.date),
         ("Traffic", outcome.traffic),
         ("Model", outcome.model),

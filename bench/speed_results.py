@@ -92,12 +92,13 @@ class Contestant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it was measured, and with what."""
+    """Where it was measured, and with what; ``log``: where the broker's log was, in words."""
 
     cpu: str
     cores: int
     memory: int
     kernel: str
+    log: str
     date: str
     versions: dict[str, str]
 

@@ -108,7 +108,10 @@ def circumstances(outcome: Outcome) -> str:
     """One sentence on where and how disturbed it was measured."""
     runs = [run for c in outcome.contestants for run in c.runs]
     here = outcome.machine
-    place = f"{here.cores} cores ({here.cpu}), {here.memory / 2**30:.0f} GiB, {here.kernel}, {here.date}"
+    place = (
+        f"{here.cores} cores ({here.cpu}), {here.memory / 2**30:.0f} GiB, {here.kernel}, the broker's log {here.log}, "
+        f"{here.date}"
+    )
     if not runs:
         return f"{place}."
     busy = sorted(run.others for run in runs)

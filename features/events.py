@@ -1,7 +1,7 @@
 """The events of all entities: a slab of slots for each, by time, in pools that they share; and their cursors.
 
 ``events`` int64 [slots, 2]: instant and amount; ``refs`` int32 [slots, fields]: entries. Slabs come in sizes a quarter
-apart; a freed one is used again, and when a pool is full ``compact`` leaves out the free ones.
+apart; a freed one is used again, and ``features.compaction`` leaves out those that nobody needs.
 
 A cursor has passed the events with ts <= t - offset, and knows their running sums. It moves to and fro, and an event
 that comes late, behind it, is added to its sums; so no event is ever counted anew.
@@ -14,6 +14,7 @@ from features.entries import add, release
 from features.layout import (
     AMOUNT,
     CAPACITY,
+    COMPACTING,
     COUNTS,
     CURSOR,
     CURSORS,
@@ -61,12 +62,12 @@ def after(events: Integers, low: int, high: int, t: int) -> int:
 
 
 @compiled
-def _copy(events: Integers, refs: Numbers, at: int, to_events: Integers, to_refs: Numbers, to: int) -> None:
+def copy_event(events: Integers, refs: Numbers, at: int, to: int) -> None:
     """Puts a copy of the event in the slot ``at`` into the slot ``to``."""
-    to_events[to, INSTANT] = events[at, INSTANT]
-    to_events[to, AMOUNT] = events[at, AMOUNT]
+    events[to, INSTANT] = events[at, INSTANT]
+    events[to, AMOUNT] = events[at, AMOUNT]
     for field in range(refs.shape[1]):
-        to_refs[to, field] = refs[at, field]
+        refs[to, field] = refs[at, field]
 
 
 @compiled
@@ -74,9 +75,10 @@ def free_slab(row: Integers, events: Integers, marks: Integers) -> None:
     """Gives the entity's slab back."""
     capacity = row[CAPACITY]
     if capacity != 0:
-        _, number = slab_class(capacity)
-        events[row[START], INSTANT] = marks[SLAB_FREE + number]
-        marks[SLAB_FREE + number] = row[START] + 1
+        if marks[COMPACTING] == 0:
+            _, number = slab_class(capacity)
+            events[row[START], INSTANT] = marks[SLAB_FREE + number]
+            marks[SLAB_FREE + number] = row[START] + 1
         marks[SLABS_LIVE] -= capacity
         row[CAPACITY] = 0
 
@@ -96,7 +98,7 @@ def move_slab(row: Integers, events: Integers, refs: Numbers, marks: Integers, n
         return False
     start = row[START]
     for i in range(row[SIZE]):
-        _copy(events, refs, start + i, events, refs, to + i)
+        copy_event(events, refs, start + i, to + i)
     free_slab(row, events, marks)
     row[START] = to
     row[CAPACITY] = capacity
@@ -201,7 +203,7 @@ def insert(
     if size != 0 and t < events[end - 1, INSTANT]:
         at = after(events, start, end, t)
         for i in range(end, at, -1):
-            _copy(events, refs, i - 1, events, refs, i)
+            copy_event(events, refs, i - 1, i)
     events[at, INSTANT] = t
     events[at, AMOUNT] = amount
     for field in range(refs.shape[1]):
@@ -246,44 +248,7 @@ def drop(
             if refs[i, field] != 0:
                 release(entries, heads, marks, refs[i, field])
     for i in range(start + n, start + size):
-        _copy(events, refs, i, events, refs, i - n)
+        copy_event(events, refs, i, i - n)
     row[SIZE] = size - n
     if row[SIZE] == 0:
         free_slab(row, events, marks)
-
-
-@compiled
-def slots_needed(rows: Integers) -> int:
-    """How many slots ``compact`` fills."""
-    slots = 0
-    for number in range(len(rows)):
-        if rows[number, SIZE] != 0:
-            capacity, _ = slab_class(rows[number, SIZE] + 1)
-            slots += capacity
-    return slots
-
-
-@compiled
-def compact(
-    rows: Integers,
-    events: Integers,
-    refs: Numbers,
-    to_events: Integers,
-    to_refs: Numbers,
-    marks: Integers,
-) -> None:
-    """Puts all slabs side by side into new pools, each with room for one event more at least."""
-    marks[SLAB_FREE:] = 0
-    top = 0
-    for number in range(len(rows)):
-        row = rows[number]
-        if row[SIZE] == 0:
-            row[CAPACITY] = 0
-            continue
-        start, size = row[START], row[SIZE]
-        for i in range(size):
-            _copy(events, refs, start + i, to_events, to_refs, top + i)
-        row[START] = top
-        row[CAPACITY], _ = slab_class(size + 1)
-        top += row[CAPACITY]
-    marks[SLABS_TOP] = marks[SLABS_LIVE] = top

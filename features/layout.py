@@ -1,4 +1,4 @@
-"""Where what lies in the arrays of ``features.state``: column numbers, shared by Python and the kernels.
+"""Where what lies in the arrays of ``features.state``: column numbers, shared by Python and the kernels; how they grow.
 
 ``rows`` int64 [entities, width]: START, SIZE and CAPACITY of its slab of events, the number of its KNOWN frauds' row,
 then four columns a cursor, then the distinct counts, one a tally. Row 0 is an entity without events.
@@ -11,6 +11,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_STEP: Final = 4_000_000  # bytes
 
 Integers = NDArray[np.int64]
 Numbers = NDArray[np.int32]
@@ -46,7 +48,8 @@ SLABS_LIVE: Final = 5  # slots of slabs that have an entity
 CHAINS: Final = 6  # of entries, and the least power of two above, less one
 CHAINS_MASK: Final = 7
 FETCHED: Final = 8
-SLAB_FREE: Final = 9  # here begin the chains of freed slabs, by class: the first one's start + 1
+COMPACTING: Final = 9  # whether ``features.compaction`` is under way: freed slabs are not used again
+SLAB_FREE: Final = 10  # here begin the chains of freed slabs, by class: the first one's start + 1
 CLASSES: Final = 192
 
 # STOPPED
@@ -90,3 +93,13 @@ CODE: Final = 0
 WINDOW: Final = 1
 EXTRA: Final = 2
 OTHER: Final = 3
+
+
+def lengthen(array: NDArray[np.generic], length: int) -> None:
+    """Puts zeros after it, so that it is that long at least: an eighth more, or 4 MB where that is less.
+
+    It is done in place: where an array is large, its memory gets another address, and nothing is copied. The zeros are
+    written, which for an eighth of a large array would be a pause.
+    """
+    more = min(len(array) // 8, _STEP // max(1, array[:1].nbytes))
+    array.resize((max(length, len(array) + more) + 16, *array.shape[1:]), refcheck=False)

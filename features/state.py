@@ -14,9 +14,8 @@ from itertools import repeat
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from features.events import compact, slots_needed
+from features.compaction import Compaction
 from features.frauds import KnownFrauds
 from features.kernels import GET, TAKE, UPDATE, LabelArrays, StateArrays, run, sweep
 from features.layout import (
@@ -38,6 +37,7 @@ from features.layout import (
     UNUSED,
     Floats,
     Integers,
+    lengthen,
 )
 from features.plan import Plan
 from features.transaction import Label
@@ -46,6 +46,7 @@ __all__ = ["EntityStates", "Plan"]
 
 _MISSING: Final = hash(None)
 _CALLS: Final = 4096  # of ``forget``, in which every entity is seen once
+_MOVED: Final = 8  # slots that a compaction frees for each event: more than one needs, so that it comes to an end
 _BYTES_A_KEY: Final = 120  # a text, its number, and its place in the list of keys
 
 
@@ -83,6 +84,7 @@ class EntityStates:
         self._frauds = KnownFrauds()
         self._until = -1
         self._hand = 1
+        self._compaction: Compaction | None = None
         fields = len(plan.fields)
         self._rows = np.zeros((1, CURSORS + CURSOR * plan.cursors + plan.tallies), np.int64)
         self._events = np.zeros((64, 2), np.int64)
@@ -202,6 +204,8 @@ class EntityStates:
         rows = map(self._index.get, keys, repeat(0)) if mode == GET else map(self._index.__getitem__, keys)
         numbers = np.fromiter(rows, np.int64, n)
         self._make_rows()
+        if self._compaction is not None:
+            self._go_on_compacting(_MOVED * n)
         values = self._nothing if out is None else out if out.flags.c_contiguous else np.empty(out.shape, np.float32)
         done = 0
         while True:
@@ -228,32 +232,29 @@ class EntityStates:
         """Room for the entities of the index."""
         had, need = len(self._rows), len(self._index.keys_of)
         if need > had:
-            _lengthen(self._rows, need)
+            lengthen(self._rows, need)
             self._rows[had:, START] = UNUSED
 
     def _make_slabs(self, size: int) -> None:
-        """Room for slabs: longer pools, or, where a third of the slots is free, new ones without these."""
-        if 3 * self._marks[SLABS_LIVE] >= 2 * self._marks[SLABS_TOP]:
-            for pool in (self._events, self._refs):
-                _lengthen(pool, len(pool) + 2 * size)
-        else:
-            self.compact(2 * size + 64)
+        """Room for slabs: longer pools; and where a third of the slots is free, these are about to go."""
+        if 3 * self._marks[SLABS_LIVE] < 2 * self._marks[SLABS_TOP]:
+            self.compact()
+        for pool in (self._events, self._refs):
+            lengthen(pool, len(pool) + 2 * size)
 
-    def compact(self, room: int = 0) -> None:
-        """Leaves no free slots between the events of entities, and at least so many after them."""
-        length = slots_needed(self._rows) * 5 // 4 + room
-        events, refs = np.zeros((length, 2), np.int64), np.zeros((length, self._refs.shape[1]), np.int32)
-        compact(self._rows, self._events, self._refs, events, refs, self._marks)
-        self._events, self._refs = events, refs
+    def compact(self) -> None:
+        """From now on, with each batch, some of the events move together, until no slots are free between them."""
+        self._compaction = self._compaction or Compaction(self._marks)
+
+    def _go_on_compacting(self, slots: int) -> None:
+        """When all is done, the pools end a quarter above their last slab."""
+        assert self._compaction is not None
+        if self._compaction.step(self._rows, self._events, self._refs, self._marks, slots):
+            self._compaction = None
+            length = int(self._marks[SLABS_TOP]) * 5 // 4 + 64
+            for pool in (self._events, self._refs):
+                pool.resize((min(length, len(pool)), pool.shape[1]), refcheck=False)
 
     def _make_entries(self) -> None:
         for array in (self._entries, self._heads):
-            _lengthen(array, len(array) + len(self.plan.fields))
-
-
-def _lengthen(array: NDArray[np.generic], length: int) -> None:
-    """Puts zeros after it, an eighth of its length at the least.
-
-    It is done in place: where an array is large, its memory gets another address, and nothing is copied.
-    """
-    array.resize((max(length, len(array) * 9 // 8) + 16, *array.shape[1:]), refcheck=False)
+            lengthen(array, len(array) + len(self.plan.fields))

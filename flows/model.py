@@ -6,12 +6,12 @@ import math
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from features.bundle import Bundle
 from features.contributions import Contributions
 from features.errors import InvalidBundle
+from features.inference import session
 from features.sentences import sentence
 from flows.records import Candidates, Decisions, Reason, Rows
 
@@ -27,12 +27,9 @@ class Model:
         self.threshold = bundle.manifest.threshold
         self.names = bundle.manifest.features
         self._features = bundle.features
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen types for a graph that it cannot load
+            self._session = session(bundle.model)
+        except Exception as error:  # see there
             raise InvalidBundle(
                 f"{bundle.path}: onnxruntime cannot load the model ({error}); train it again"
             ) from error

@@ -16,7 +16,7 @@ from bytewax.operators import StatefulBatchLogic
 
 from features.definitions import Entity, Feature
 from features.measures import own
-from features.recent import RecentIds
+from features.recent import PLACES, RecentIds
 from features.state import EntityStates, Plan
 from features.transaction import Transaction
 from flows import metrics
@@ -58,10 +58,11 @@ def make_ready(features: Sequence[Feature]) -> None:
     made_up = Transactions.of([Transaction("t", "a", "m", 1, 1)])
     for entity in (Entity.ACCOUNT, Entity.MERCHANT):
         windows = Windows(features, entity)
-        windows.take(made_up, np.empty((1, sum(f.entity is entity for f in features)), np.float32))
-        windows.forget(0)
-        windows.states.compact()
-    many = np.arange(100)  # more than fit before the table is made anew
+        for _ in range(2):
+            windows.take(made_up, np.empty((1, sum(f.entity is entity for f in features)), np.float32))
+            windows.forget(0)
+            windows.states.compact()
+    many = np.arange(PLACES)  # more than a page takes
     RecentIds().repeats(many, many, many, np.zeros(len(many), np.bool_), 0)
 
 

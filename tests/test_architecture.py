@@ -35,7 +35,7 @@ CONFINED = {
         *("training/", "flows/replay.py", "flows/past.py", "bench/"),
     ),
     "numba": ("features/compiled.py",),
-    "onnxruntime": ("flows/model.py", "training/export.py", "bench/"),
+    "onnxruntime": ("features/inference.py",),
 }
 NAMELESS = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 

@@ -19,13 +19,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxmltools.convert import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from xgboost import XGBClassifier
 
 from features.errors import ExportRefused
+from features.inference import session
 from training.calibration import Calibration, Floats
 from training.fit import LOGISTIC, XGBOOST, Matrix, Models
 from training.forest import ML_DOMAIN, tree_ensemble
@@ -119,14 +119,6 @@ def score(graph: bytes, features: Matrix) -> tuple[Matrix, Matrix]:
     """Score and anomaly score, float32 [n] each, of rows float32 [n, F], by onnxruntime on one thread."""
     scores, anomalies = session(graph).run(list(OUTPUTS), {FEATURES: np.ascontiguousarray(features)})
     return np.asarray(scores, dtype=np.float32), np.asarray(anomalies, dtype=np.float32)
-
-
-def session(graph: bytes) -> onnxruntime.InferenceSession:
-    """The graph, ready to run on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def stress_rows(graph: bytes, features: Matrix) -> Matrix:

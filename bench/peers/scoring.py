@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from features.bundle import Bundle, load
+from features.inference import session
 from features.transaction import Transaction, microseconds, rfc3339
 
 ANY_TIME: Final = 1 << 62  # no timestamp is refused as one of the future
@@ -64,10 +64,7 @@ class Scorer:
     def __init__(self, model: Path) -> None:
         self.bundle: Bundle = load(model)
         self.threshold = self.bundle.manifest.threshold
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(self.bundle.model, options, providers=["CPUExecutionProvider"])
+        self._session = session(self.bundle.model)
 
     def scores(self, rows: Sequence[Sequence[float]] | NDArray[np.float32]) -> list[tuple[float, float]]:
         """The score and the anomaly score of each row of features, in one call."""

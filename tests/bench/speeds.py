@@ -56,6 +56,7 @@ def outcome(**changed: Any) -> Outcome:
             cores=2,
             memory=8 * 2**30,
             kernel="Linux 6",
+            log="in memory",
             date="2026-01-01",
             versions={"Bytewax": "0.21"},
         ),

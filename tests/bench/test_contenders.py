@@ -24,7 +24,7 @@ BY_NAME = {contender.name: contender for contender in ALL}
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
     monkeypatch.setattr(speed, "model", lambda _traffic, _given: tmp_path)
-    return Bench(QUICK, None, Console(file=StringIO()))
+    return Bench(QUICK, None, Path("log"), Console(file=StringIO()))
 
 
 def test_a_peer_that_cannot_run_is_left_out_by_name(bench: Bench) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import math
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from bench import machine as machines
 from bench.contenders import ALL, NAIVE
 from bench.growth import shortened
 from bench.machine import machine
@@ -142,9 +144,24 @@ def test_contenders_are_called_differently_and_sizes_know_them() -> None:
 
 
 def test_the_versions_of_peers_are_those_that_are_pinned() -> None:
-    versions = machine().versions
+    versions = machine(Path("log")).versions
     assert re.fullmatch(r"\d+\.\d+\.\d+", versions["quixstreams"])
     assert re.fullmatch(r"\d+\.\d+\.\d+", versions["apache-flink"])
+
+
+def test_the_brokers_log_is_in_memory_only_where_there_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(machines, "LOG", 1)
+    assert machines.log_folder() == tmp_path
+    assert machine(tmp_path).log == "in memory"
+    monkeypatch.setattr(machines, "LOG", 1 << 60)
+    assert machines.log_folder() == Path(tempfile.gettempdir())
+    assert machine(Path(tempfile.gettempdir())).log == "on a disk that all share"
+    monkeypatch.setattr(machines, "LOG", 1)
+    monkeypatch.setattr(machines, "SHARED_MEMORY", tmp_path / "none")
+    assert machines.log_folder() == Path(tempfile.gettempdir())
 
 
 def test_shortened_features_are_as_many_and_look_no_farther() -> None:

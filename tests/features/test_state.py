@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import compaction
 from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature
-from features.layout import CAPACITY, ENTRIES_TOP, KNOWN, OWNER, REFERENCES, SIZE, START
+from features.layout import CAPACITY, ENTRIES_TOP, KNOWN, OWNER, REFERENCES, SIZE, SLABS_LIVE, SLABS_TOP, START
 from features.state import EntityStates, Plan
 from features.transaction import MICROSECOND, Label, Transaction
 from tests.features import oracle
@@ -312,6 +313,40 @@ def test_slabs_and_entries_grow_and_are_used_again_without_a_trace() -> None:
         assert len(states) == held(states) == 0
         assert (states._entries[1 : states._marks[ENTRIES_TOP], OWNER] == -1).all()
         assert not states._heads.any()
+
+
+@pytest.mark.parametrize("plan", [ACCOUNT, MERCHANT], ids=["account", "merchant"])
+def test_a_compaction_under_way_leaves_no_trace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SHARE", 100)
+    events = random_walk(6_000, random.Random(5))
+    compacting, keeping = EntityStates(plan), EntityStates(plan)
+    newest, steps, ended = 0, 0, 0
+    for at in range(0, len(events), 40):
+        batch = events[at : at + 40]
+        compacting.compact()
+        newest = max(newest, batch[0].timestamp)
+        compacting.forget(newest - 2 * DAY_US)
+        assert bits(take(compacting, batch).ravel()) == bits(take(keeping, batch).ravel())
+        steps += compacting._compaction is not None
+        ended += compacting._compaction is None
+        assert not overlapping(compacting)
+    assert steps > 4 * ended > 8
+    while compacting._compaction is not None:
+        take(compacting, [])
+    assert not overlapping(compacting)
+    free = compacting._marks[SLABS_TOP] - compacting._marks[SLABS_LIVE]
+    assert 0 <= free < compacting._marks[SLABS_TOP] / 5
+    assert len(compacting._events) <= compacting._marks[SLABS_TOP] * 5 / 4 + 64
+
+
+def overlapping(states: EntityStates) -> int:
+    """How many slabs begin where another one has not ended; what is said of all slabs is checked beside."""
+    slabs = states._rows[states._rows[:, CAPACITY] > 0]
+    assert (slabs[:, SIZE] <= slabs[:, CAPACITY]).all()
+    assert slabs[:, CAPACITY].sum() == states._marks[SLABS_LIVE]
+    begins, ends = np.sort(slabs[:, START]), np.sort(slabs[:, START] + slabs[:, CAPACITY])
+    assert ends[-1] <= states._marks[SLABS_TOP] <= len(states._events)
+    return int((begins[1:] < ends[:-1]).sum())
 
 
 def test_updates_are_takes_without_their_features() -> None:

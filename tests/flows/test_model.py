@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from features.bundle import Bundle, load
 from features.definitions import FEATURES
 from features.errors import InvalidBundle
+from features.inference import session
 from features.transaction import Transaction
 from flows.model import BATCH, REASONS, Model
 from flows.records import Candidates, Decisions, Transactions
@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_graph_in_batches_of_any_size(bundle: Bundle, mo
     decisions = score(model, rows)
     assert decisions.transactions.transaction_id == [f"t{i}" for i in range(n)]
     assert decisions.features.tobytes() == rows.astype(np.float32).tobytes()
-    direct = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    direct = session(bundle.model)
     if n:
         scores, anomaly_scores = direct.run(["score", "anomaly_score"], {"features": rows.astype(np.float32)})
         assert decisions.scores == scores.tolist()

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import IsolationForest
 
+from features.inference import session
 from training.fit import Matrix
 from training.forest import ML_DOMAIN, largest_at_most, tree_ensemble
 
@@ -22,8 +22,7 @@ def scores(node: onnx.NodeProto, features: Matrix) -> Matrix:
     )
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(ML_DOMAIN, 3)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": features})
+    (found,) = session(model.SerializeToString()).run(None, {"x": features})
     scores: Matrix = np.exp(np.asarray(found, dtype=np.float32)[:, 0])
     return scores
 
