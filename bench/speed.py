@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 import msgspec
 from rich.console import Console
 
-from bench.contenders import ALL, FLINK, LOOP, NAIVE, OURS, QUIX, STOCK, UNSAVED, VIGIE, Contender, Course
+from bench.contenders import ALL, FLINK, LOOP, NAIVE, OURS, QUIX, STOCK, TWO, UNSAVED, VIGIE, Contender, Course
 from bench.growth import DAYS, EVENTS, TYPICAL, WEIGHED, cost, weight
 from bench.latency import Live
 from bench.machine import log_folder, machine
@@ -32,7 +32,7 @@ from bench.speed_model import model, truth
 from bench.speed_page import page
 from bench.speed_results import Contestant, Growth, Holding, Latency, Outcome, Soak, Speed
 from bench.speed_tables import WIDTH, markdown, show
-from bench.throughput import check, measure
+from bench.throughput import beside, check, measure
 from bench.traffic import Traffic, send
 from features.bundle import load
 from features.definitions import Entity
@@ -79,6 +79,7 @@ class Bench:
         self.model = model(self._traffic, given)
         self._rates: dict[str, float] = {}
         self._runs: dict[str, list[Speed]] = {}
+        self._beside: list[float] = []
         self.left_out = {c.name: "not part of the quick run" for c in ALL if c.name not in size.contenders}
 
     def run(self, course: Course, broker: int) -> Outcome:
@@ -115,6 +116,7 @@ class Bench:
             growth=growth,
             holdings=holdings,
             soak=soak,
+            beside=self._beside,
         )
 
     def saturation(self, name: str) -> float:
@@ -154,6 +156,11 @@ class Bench:
                         f"round {nth + 1}  {contender.title}: {speed.throughput:,.0f}/s, "
                         f"{speed.cpu:,.0f} CPU s/million, {speed.scored:,} scores, others {speed.others:.1f} cores"
                     )
+
+            if self._runs.get(TWO):
+                flow = next(c for c in entered if c.name == VIGIE)
+                self._beside.append(beside(course, flow, "backlog", int(self._rates[VIGIE] * self._size.seconds / 2)))
+                self._console.print(f"round {nth + 1}  two flows apart: {self._beside[-1]:,.0f} CPU s/million")
 
     def _live(self, course: Course) -> Iterator[Latency]:
         by_name = {c.name: c for c in ALL}

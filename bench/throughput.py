@@ -87,6 +87,24 @@ def measure(course: Course, contender: Contender, topic: str, n: int, broker: in
         )
 
 
+def beside(course: Course, contender: Contender, topic: str, n: int) -> float:
+    """CPU microseconds a score on a backlog of n, while the same contender does all of that once more beside it.
+
+    They share nothing but the machine, so that is what two processes of one flow would cost, were these perfect. One
+    alone costs less, where two cores are threads of one.
+    """
+    with course.start(contender, topic) as one, course.start(contender, topic) as other:
+        both = (one, other)
+        for run in both:
+            wait(run, int(n * WARM))
+        before, own = sum(len(run.arrivals) for run in both), sum(run.program.usage().cpu for run in both)
+        while not any(len(run.arrivals) >= n for run in both):
+            for run in both:
+                wait(run, min(n, len(run.arrivals) + 1))
+        counted = sum(len(run.arrivals) for run in both) - before
+        return (sum(run.program.usage().cpu for run in both) - own) / counted * 1e6
+
+
 def _own() -> float:
     """CPU seconds of this process."""
     times = os.times()

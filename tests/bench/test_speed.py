@@ -53,15 +53,16 @@ def test_the_tail_is_judged_at_half_of_saturation_with_a_hundred_thousand_accoun
     assert goals(outcome(latencies=[*others, latency(tail=tail)]))[-1].met is wanted
 
 
-def test_two_processes_are_judged_by_their_cpu() -> None:
-    made = outcome(contestants=[contestant("vigie-1", 100, cpu=50.0), contestant("vigie-2", 100, cpu=80.0)])
+def test_two_processes_are_judged_by_the_cpu_of_two_flows_apart() -> None:
+    contestants = [contestant("vigie-1", 100, cpu=30.0), contestant("vigie-2", 9, 9, 9, cpu=80.0)]
+    made = outcome(contestants=contestants, beside=[50.0, 30.0, 70.0])
     (goal,) = (goal for goal in goals(made) if goal.text.startswith("two processes"))
     assert goal.found == pytest.approx(1.25)
     assert goal.met is False
 
 
 def test_what_was_not_measured_is_no_goal_missed() -> None:
-    assert {goal.met for goal in goals(outcome(contestants=[], latencies=[]))} == {None}
+    assert {goal.met for goal in goals(outcome(contestants=[], latencies=[], beside=[]))} == {None}
 
 
 @pytest.mark.parametrize(
