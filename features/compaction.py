@@ -14,7 +14,7 @@ from features.compiled import compiled
 from features.events import copy_event, slab_class
 from features.layout import CAPACITY, COMPACTING, SIZE, SLAB_FREE, SLABS_LIVE, SLABS_TOP, START, Integers, Numbers
 
-SHARE: Final = 8192  # slots at the least of which the slabs move in one step
+SHARE: Final = 32_768  # slots at the least of which the slabs move in one step
 _GONE: Final = -1  # instead of a start
 
 

@@ -46,7 +46,7 @@ __all__ = ["EntityStates", "Plan"]
 
 _MISSING: Final = hash(None)
 _CALLS: Final = 4096  # of ``forget``, in which every entity is seen once
-_MOVED: Final = 8  # slots that a compaction frees for each event: more than one needs, so that it comes to an end
+_MOVED: Final = 64  # slots for each event that a compaction looks at: many more than one needs, so that it soon ends
 _BYTES_A_KEY: Final = 120  # a text, its number, and its place in the list of keys
 
 

@@ -68,7 +68,7 @@ def outcome(**changed: Any) -> Outcome:
         "latencies": [latency(), latency(accounts=1000), latency("loop", 1000)],
         "growth": [Growth(days=d, events=n, microseconds=10.0 + d) for d in (1, 90) for n in (10, 1000)],
         "holdings": [Holding(entity="account", states=10, events=60, bytes_each=3854.0, process=64_000_000)],
-        "beside": [50.0],
+        "beside": [100.0],
         "soak": Soak(rate=2000.0, seconds=[10.0, 20.0], memory=[100, 200], slope=1e6, error=2e6),
     }
     return Outcome(**(values | changed))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import compaction
+from features import compaction, state
 from features.definitions import DAY, FEATURES, Aggregate, Entity, Feature
 from features.layout import CAPACITY, ENTRIES_TOP, KNOWN, OWNER, REFERENCES, SIZE, SLABS_LIVE, SLABS_TOP, START
 from features.state import EntityStates, Plan
@@ -318,6 +318,7 @@ def test_slabs_and_entries_grow_and_are_used_again_without_a_trace() -> None:
 @pytest.mark.parametrize("plan", [ACCOUNT, MERCHANT], ids=["account", "merchant"])
 def test_a_compaction_under_way_leaves_no_trace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "SHARE", 100)
+    monkeypatch.setattr(state, "_MOVED", 8)
     events = random_walk(6_000, random.Random(5))
     compacting, keeping = EntityStates(plan), EntityStates(plan)
     newest, steps, ended = 0, 0, 0
